@@ -1,0 +1,2 @@
+//! The `ecr` command.
+fn main() {}

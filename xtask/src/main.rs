@@ -1,0 +1,2 @@
+//! Repository chores: `cargo xtask ci|tidy|torture`.
+fn main() {}
