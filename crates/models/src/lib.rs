@@ -1,1 +1,12 @@
-//! ecr-models
+//! Language models and encoders on the explicit engine: a closed set of fused operations with hand-written
+//! backward passes, and the model families built from them.
+//!
+//! Public modules: [`llama`] (decoder policies), [`bert`] (BERT and RoBERTa encoders), [`lora`] (adapters).
+
+pub mod bert;
+pub mod llama;
+pub mod lora;
+
+pub use bert::{BertConfig, BertFamily};
+pub use llama::LlamaConfig;
+pub use lora::{LoraConfig, Proj, lora_layout};
