@@ -1,1 +1,6 @@
-//! ecr-algos
+//! Learning algorithms as pure functions over the seams of `ecr_core`: no model, no file, no clock.
+
+pub mod losses;
+mod metrics;
+
+pub use metrics::Metrics;

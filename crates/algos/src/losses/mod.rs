@@ -1,0 +1,30 @@
+//! Losses and targets of reinforcement and supervised learning, as pure functions: f32 arrays of the seams
+//! in, sums in f64, analytic gradients out.
+//!
+//! Legend: `S` sequences, `N` scored tokens of all of them laid end to end (never padded), `lengths: [S]`
+//! says how many belong to each. A loss is `Σ_t weight_t · loss_t`; [`Aggregation::weights`] makes the weights
+//! from the *whole* batch, so that a batch cut into micro-batches has the same loss and gradients.
+
+mod adaptive_kl;
+mod aggregate;
+mod entropy;
+mod explained_variance;
+mod gae;
+mod kl;
+mod nll;
+mod policy;
+mod token_rewards;
+mod value;
+mod whiten;
+
+pub use adaptive_kl::KlController;
+pub use aggregate::Aggregation;
+pub use entropy::{EntropyBonus, entropy_bonus};
+pub use explained_variance::explained_variance;
+pub use gae::{Gae, gae};
+pub use kl::{KlEstimator, kl_tokens, sequence_sums};
+pub use nll::{Nll, nll};
+pub use policy::{Clip, PolicyLoss, policy_loss};
+pub use token_rewards::token_rewards;
+pub use value::{ValueLoss, value_loss};
+pub use whiten::{Variance, whiten};
