@@ -1,1 +1,12 @@
-//! ecr-data
+//! Data: importer of raw ReDial, catalogue and mentions, examples and records, label sources for the scorers,
+//! the first recommender.
+//!
+//! Invariants: one [`catalogue::Catalogue::mentions`] answers for everybody which films a text names; films are
+//! ReDial ids from import to report; nothing is dropped silently.
+
+pub mod catalogue;
+pub mod mentions;
+pub mod recommend;
+pub mod records;
+pub mod redial;
+pub mod text;

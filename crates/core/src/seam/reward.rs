@@ -12,7 +12,7 @@ pub enum Purpose {
 }
 
 /// A film that the reference turn recommends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Label {
     /// The film.
     pub item: ItemId,
