@@ -5,8 +5,12 @@
 //! ReDial ids from import to report; nothing is dropped silently.
 
 pub mod catalogue;
+pub mod critic_rows;
+pub mod degradations;
+pub mod emotion_labels;
 pub mod mentions;
 pub mod recommend;
 pub mod records;
 pub mod redial;
+pub mod satisfaction;
 pub mod text;

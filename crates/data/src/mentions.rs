@@ -6,7 +6,7 @@
 //! A title followed by `(Year)` names the film of that year, or an entry without a year (`exact` is whether
 //! title and year agree); a year that no such film has is not a mention but an unknown title. A bare title is
 //! accepted unless it reads as ordinary words ("It", "Up", "Get Out"): those need a year, quotes, or, for two
-//! words and more, capitals. Of several films of one title the most mentioned is meant, then the lowest id.
+//! or three words, capitals. Of several films of one title the most mentioned is meant, then the lowest id.
 
 mod common;
 mod tokens;
@@ -53,6 +53,11 @@ pub(crate) struct Finder {
     vocab: FxHashMap<String, u32>,
     next: FxHashMap<(u32, u32), u32>,
     titles: FxHashMap<u32, Title>,
+}
+
+/// Whether a mention carries its year.
+fn dated(text: &str, m: &Mention) -> bool {
+    text[m.start..m.end].ends_with(')')
 }
 
 impl Finder {
@@ -131,10 +136,9 @@ impl Finder {
         let end = toks[j].end;
         let quoted = tokens::quoted(text, start, end);
         let capitals = || toks[i..=j].iter().all(|t| t.capital || common::small(&t.text));
-        if title.ordinary && !quoted && (title.words < 2 || !capitals()) {
+        if title.ordinary && !quoted && (title.words < 2 || (title.words < 4 && !capitals())) {
             return None;
         }
-        // A bare title means the entry without year first: ReDial wrote it so.
         let e = pick(&|e| prefer.contains(&e.item)).or_else(|| pick(&|_| true))?;
         Some((Mention { item: e.item, start, end, exact: false }, j + 1))
     }
@@ -169,12 +173,20 @@ impl Finder {
         let mut found = Vec::new();
         let mut i = 0;
         while i < toks.len() {
-            match self.at(text, &toks, i, prefer) {
-                Some((m, next)) => {
+            let Some((m, next)) = self.at(text, &toks, i, prefer) else {
+                i += 1;
+                continue;
+            };
+            // "the Star Wars": a longer title that begins inside a bare one is meant ("Star Wars", not "The Star").
+            let longer = |k: &usize| {
+                self.at(text, &toks, *k, prefer).is_some_and(|(l, _)| l.end - l.start > m.end - m.start)
+            };
+            match (i + 1..next).find(longer) {
+                Some(k) if !dated(text, &m) => i = k,
+                _ => {
                     found.push(m);
                     i = next;
                 }
-                None => i += 1,
             }
         }
         // A dated span that no mention closes is a title of its own; bare titles inside it are its words.
@@ -196,5 +208,129 @@ impl Finder {
 
     pub(crate) fn unknown_titles(&self, text: &str) -> Vec<Range<usize>> {
         self.scan(text, &[]).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ecr_core::ItemId;
+
+    use crate::catalogue::{Catalogue, Movie};
+
+    fn catalogue() -> Catalogue {
+        let films = [
+            (1, "Alien (1979)", 9),
+            (2, "Aliens (1986)", 5),
+            (3, "Alien: Resurrection (1997)", 0),
+            (4, "It (2017)", 3),
+            (5, "It (1990)", 4),
+            (6, "A Star Is Born (1976)", 2),
+            (7, "A Star Is Born (2018)", 8),
+            (8, "Star Wars", 20),
+            (9, "The Star (2017)", 0),
+            (10, "Ocean\u{2019}s Eleven  (2001)", 1),
+            (11, "Am\u{e9}lie (2001)", 1),
+            (12, "Fast & Furious (2009)", 1),
+            (13, "Get Out (2017)", 1),
+            (14, "The Matrix (1999)", 7),
+            (15, "Up (2009)", 1),
+            (16, "2012 (2009)", 1),
+            (17, "Inception (2010)", 1),
+            (18, "The Matrix (1999)", 1),
+        ];
+        let movies = films
+            .iter()
+            .map(|&(id, name, n)| Movie { train_mentions: n, ..Movie::from_name(ItemId(id), name) })
+            .collect();
+        Catalogue::new(movies)
+    }
+
+    /// (text of the mention, id, exact)
+    fn found(text: &str) -> Vec<(&str, u32, bool)> {
+        catalogue().mentions(text).iter().map(|m| (&text[m.start..m.end], m.item.0, m.exact)).collect()
+    }
+
+    fn unknown(text: &str) -> Vec<&str> {
+        catalogue().unknown_titles(text).into_iter().map(|r| &text[r]).collect()
+    }
+
+    #[test]
+    fn years_decide_between_films_of_one_title() {
+        assert_eq!(found("See A Star Is Born (2018)!"), [("A Star Is Born (2018)", 7, true)]);
+        assert_eq!(found("see a star is born  ( 1976 )"), [("a star is born  ( 1976 )", 6, true)]);
+        let both = found("It (1990), not It (2017)");
+        assert_eq!(both, [("It (1990)", 5, true), ("It (2017)", 4, true)]);
+    }
+
+    #[test]
+    fn the_longest_title_wins_and_words_are_whole() {
+        let both = found("Aliens (1986) and Alien (1979)");
+        assert_eq!(both, [("Aliens (1986)", 2, true), ("Alien (1979)", 1, true)]);
+        assert_eq!(found("Alien: Resurrection (1997)"), [("Alien: Resurrection (1997)", 3, true)]);
+        assert_eq!(found("alien resurrection was odd"), [("alien resurrection", 3, false)]);
+        assert!(found("inceptions").is_empty());
+        assert_eq!(found("I saw the Star Wars films"), [("Star Wars", 8, false)]);
+    }
+
+    #[test]
+    fn ordinary_words_need_a_year_or_quotes() {
+        assert!(found("I love it, her and what was up in 2012").is_empty());
+        assert_eq!(found("I love \"It\" and &quot;Up&quot;"), [("It", 5, false), ("Up", 15, false)]);
+        assert!(found("please get out of here").is_empty());
+        assert_eq!(found("I liked Get Out"), [("Get Out", 13, false)]);
+        let both = found("i liked the matrix and INCEPTION.");
+        assert_eq!(both, [("the matrix", 14, false), ("INCEPTION", 17, false)]);
+    }
+
+    #[test]
+    fn spelling_does_not_matter() {
+        assert_eq!(found("Oceans Eleven (2001)"), [("Oceans Eleven (2001)", 10, true)]);
+        assert_eq!(found("ocean's   eleven  (2001)"), [("ocean's   eleven  (2001)", 10, true)]);
+        assert_eq!(found("amelie"), [("amelie", 11, false)]);
+        assert_eq!(found("Fast and Furious (2009)"), [("Fast and Furious (2009)", 12, true)]);
+        assert_eq!(found("Fast &amp; Furious (2009)"), [("Fast &amp; Furious (2009)", 12, true)]);
+        assert_eq!(found("\"The Matrix\" (1999)"), [("The Matrix\" (1999)", 14, true)]);
+    }
+
+    #[test]
+    fn a_year_that_no_film_has_is_an_unknown_title() {
+        assert!(found("Alien (1999)").is_empty());
+        assert_eq!(unknown("You may like Alien (1999)"), ["Alien (1999)"]);
+        // An entry without a year answers for any.
+        assert_eq!(found("Star Wars (1977)"), [("Star Wars (1977)", 8, false)]);
+    }
+
+    #[test]
+    fn invented_titles_are_found_and_swallow_the_titles_inside() {
+        let text = "You would like The Alien Garden of Doom (2003). Inception (2010) too";
+        assert_eq!(unknown(text), ["The Alien Garden of Doom (2003)"]);
+        assert_eq!(found(text), [("Inception (2010)", 17, true)]);
+        assert!(unknown("born in the summer (1999) and The Matrix (1999)").is_empty());
+    }
+
+    #[test]
+    fn doubles_have_one_canonical_id_and_a_preference_is_kept() {
+        let c = catalogue();
+        assert_eq!(c.canonical(ItemId(18)), ItemId(14));
+        assert_eq!(c.mentions("The Matrix (1999)")[0].item, ItemId(14));
+        assert_eq!(c.mentions_preferring("The Matrix (1999)", &[ItemId(18)])[0].item, ItemId(18));
+        assert_eq!(c.mentions_preferring("a star is born", &[ItemId(6)])[0].item, ItemId(6));
+    }
+
+    #[test]
+    fn any_text_is_scanned_without_panic() {
+        let odd = [
+            "",
+            "(",
+            "(1999)",
+            "\u{1f600} It\u{2019} (2017) &",
+            "&amp",
+            "''''",
+            "Am\u{e9}lie(2001)",
+            "@12 (2001)",
+        ];
+        for t in odd {
+            let _ = (found(t), unknown(t));
+        }
     }
 }

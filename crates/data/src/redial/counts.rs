@@ -55,6 +55,12 @@ pub struct Counts {
     pub null_titles: u64,
 }
 
+/// Whether a raw title ends in `(dddd)`.
+fn ends_in_year(title: &str) -> bool {
+    let year = title.trim_end().strip_suffix(')').and_then(|t| t.rsplit_once('('));
+    year.is_some_and(|(_, y)| y.len() == 4 && y.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Counts in the making.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -76,7 +82,7 @@ impl Tally {
             };
             c.titles += 1;
             c.double_space_titles += u64::from(title.contains("  "));
-            c.titles_without_year += u64::from(crate::catalogue::split_name(title).1.is_none());
+            c.titles_without_year += u64::from(!ends_in_year(title));
         }
         c.recommender_opens += u64::from(d.messages.first().is_some_and(|m| m.sender == d.recommender));
         for (i, m) in d.messages.iter().enumerate() {

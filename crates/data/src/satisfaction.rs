@@ -1,0 +1,237 @@
+//! Human satisfaction with recommender turns (USS: Sun et al., SIGIR 2021).
+//!
+//! Annotators rated each seeker turn 1..5: how satisfied is the seeker by now? The rating belongs to the
+//! recommender turn before it. Consecutive messages of one speaker are merged, and the last rating of a merged
+//! seeker turn counts as little as the first: their mean does. Dialogues that are also in ReDial valid or test
+//! are dropped, found by their texts.
+
+use std::path::Path;
+
+use ecr_core::{Result, Role, Utterance};
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
+
+use crate::records::read_jsonl;
+use crate::redial::Dialogue;
+use crate::text;
+
+/// A rated reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RatedReply {
+    /// USS's own dialogue number; split by it, never by reply.
+    pub uss_id: u32,
+    /// Turns before the reply.
+    pub context: Vec<Utterance>,
+    /// The rated recommender turn.
+    pub reply: String,
+    /// Mean rating of all annotators, 1..5 scaled to 0..1.
+    pub score: f64,
+    /// Number of ratings in the mean.
+    pub ratings: usize,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Satisfaction {
+    /// The rated replies, in file order.
+    pub replies: Vec<RatedReply>,
+    /// Dialogues in the file.
+    pub dialogues: usize,
+    /// Dialogues dropped because ReDial valid or test holds them.
+    pub dropped: usize,
+    /// Rated seeker turns that no recommender turn precedes.
+    pub without_reply: usize,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    role: Role,
+    text: String,
+    #[serde(default)]
+    satisfaction: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    uss_id: u32,
+    turns: Vec<Said>,
+}
+
+/// USS writes a title as `"Title (Year)"`, percent-encoded in places, and an unknown one as `"@id."`.
+fn plain(s: &str) -> String {
+    let s = text::clean(s);
+    let mut out: Vec<u8> = Vec::with_capacity(s.len());
+    let b = s.as_bytes();
+    let mut i = 0;
+    while i < b.len() {
+        let hex = s.get(i + 1..i + 3).filter(|h| h.bytes().all(|c| c.is_ascii_hexdigit()));
+        match (b[i], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
+            (b'%', Some(c)) if c >= 0x20 => {
+                out.push(c);
+                i += 3;
+            }
+            _ => {
+                out.push(b[i]);
+                i += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or(s)
+}
+
+/// Title quotes removed: `"Title (Year)"` reads `Title (Year)`, as policies write it.
+fn unquote_titles(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut rest = s;
+    while let Some(open) = rest.find('"') {
+        let body = &rest[open + 1..];
+        let Some(close) = body.find('"') else { break };
+        let inner = &body[..close];
+        out.push_str(&rest[..open]);
+        if crate::catalogue::split_name(inner).1.is_some() {
+            out.push_str(inner.trim());
+            rest = &body[close + 1..];
+        } else {
+            out.push('"');
+            rest = body;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Texts long enough to tell a dialogue by.
+const TELLING: usize = 20;
+
+/// Finds which dialogue a list of texts is: fingerprints of messages without titles.
+pub struct TextIndex {
+    by_text: FxHashMap<String, Vec<u32>>,
+}
+
+/// Fingerprint of a text without the titles in it.
+fn print(s: &str) -> Option<String> {
+    let f = text::fingerprint(s);
+    (f.chars().count() >= TELLING).then_some(f)
+}
+
+impl TextIndex {
+    /// Indexes dialogues by their messages (titles cut out).
+    pub fn new<'a>(dialogues: impl IntoIterator<Item = &'a Dialogue>) -> Self {
+        let mut by_text: FxHashMap<String, Vec<u32>> = FxHashMap::default();
+        for d in dialogues {
+            for t in &d.turns {
+                for m in &t.messages {
+                    let mut s = String::new();
+                    let mut from = m.start;
+                    let inside = t.mentions.iter().filter(|x| x.start >= m.start && x.end <= m.end);
+                    for x in inside {
+                        s.push_str(&t.text[from..x.start]);
+                        from = x.end;
+                    }
+                    s.push_str(&t.text[from..m.end]);
+                    if let Some(f) = print(&s) {
+                        by_text.entry(f).or_default().push(d.id);
+                    }
+                }
+            }
+        }
+        Self { by_text }
+    }
+    /// The dialogue that holds at least two of the texts, or all tellable ones if there is only one.
+    pub fn find<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Option<u32> {
+        let mut votes: FxHashMap<u32, usize> = FxHashMap::default();
+        let mut tellable = 0;
+        for f in texts.into_iter().filter_map(print) {
+            tellable += 1;
+            let ids: FxHashSet<u32> = self.by_text.get(&f).into_iter().flatten().copied().collect();
+            for id in ids {
+                *votes.entry(id).or_default() += 1;
+            }
+        }
+        let need = 2.min(tellable).max(1);
+        votes
+            .into_iter()
+            .filter(|&(_, n)| n >= need)
+            .max_by_key(|&(id, n)| (n, std::cmp::Reverse(id)))
+            .map(|v| v.0)
+    }
+}
+
+/// A USS text without its quoted titles and ids, for matching.
+fn without_titles(s: &str) -> String {
+    let mut out = String::new();
+    let mut rest = s;
+    while let Some(open) = rest.find('"') {
+        let body = &rest[open + 1..];
+        let Some(close) = body.find('"') else { break };
+        let inner = &body[..close];
+        let title = crate::catalogue::split_name(inner).1.is_some() || inner.starts_with('@');
+        out.push_str(&rest[..open]);
+        if !title {
+            out.push_str(inner);
+        }
+        rest = &body[close + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Reads `satisfaction_uss.jsonl.gz`; dialogues that `held_out` (ReDial valid and test) holds are dropped.
+pub fn read(path: &Path, held_out: &TextIndex) -> Result<Satisfaction> {
+    let rows: Vec<Row> = read_jsonl(path)?;
+    let mut out = Satisfaction { dialogues: rows.len(), ..Satisfaction::default() };
+    for row in &rows {
+        let bare: Vec<String> = row.turns.iter().map(|t| without_titles(&plain(&t.text))).collect();
+        if held_out.find(bare.iter().map(String::as_str)).is_some() {
+            out.dropped += 1;
+            continue;
+        }
+        let mut turns: Vec<(Utterance, Vec<f64>)> = Vec::new();
+        for t in &row.turns {
+            let text = unquote_titles(&plain(&t.text));
+            match turns.last_mut().filter(|(u, _)| u.role == t.role) {
+                Some((u, ratings)) => {
+                    if !u.text.is_empty() && !text.is_empty() {
+                        u.text.push(' ');
+                    }
+                    u.text.push_str(&text);
+                    ratings.extend(&t.satisfaction);
+                }
+                None => turns.push((Utterance { role: t.role, text }, t.satisfaction.clone())),
+            }
+        }
+        for i in 0..turns.len() {
+            let (u, ratings) = &turns[i];
+            if u.role != Role::Seeker || ratings.is_empty() {
+                continue;
+            }
+            let Some(before) = i.checked_sub(1).filter(|&b| !turns[b].0.text.is_empty()) else {
+                out.without_reply += 1;
+                continue;
+            };
+            let mean = ratings.iter().sum::<f64>() / ratings.len() as f64;
+            out.replies.push(RatedReply {
+                uss_id: row.uss_id,
+                context: turns[..before].iter().map(|t| t.0.clone()).collect(),
+                reply: turns[before].0.text.clone(),
+                score: ((mean - 1.0) / 4.0).clamp(0.0, 1.0),
+                ratings: ratings.len(),
+            });
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_lose_quotes_and_percent_codes() {
+        assert_eq!(
+            unquote_titles(&plain("see \"Why%3F (2007)\" or \"great\" 100%")),
+            "see Why? (2007) or \"great\" 100%"
+        );
+        assert_eq!(without_titles("see \"Why (2007)\" now \"ok\""), "see  now ok");
+    }
+}

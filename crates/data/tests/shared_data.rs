@@ -1,0 +1,121 @@
+//! Against the real data in `shared/data` beside the checkout; skipped aloud where it is absent.
+
+use std::path::PathBuf;
+
+use ecr_data::catalogue::Catalogue;
+use ecr_data::recommend::recall::{recall, targets};
+use ecr_data::recommend::{Cooccurrence, Interactions};
+use ecr_data::redial::{Corpus, Counts, ImportOptions, Split, import};
+
+/// A file of the shared data, or `None` with the reason printed.
+fn shared(name: &str) -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = root.join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is absent", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn redial(split: Split) -> Option<Corpus> {
+    let path = shared(&format!("redial/{}_data.jsonl.gz", split.name()))?;
+    Some(import(&[(split, path)], ImportOptions { max_bad_lines: 0 }).expect("import"))
+}
+
+#[test]
+fn counts_of_train_equal_the_published_ones() {
+    let Some(c) = redial(Split::Train) else { return };
+    let want = Counts {
+        dialogues: 3600,
+        messages: 65_398,
+        recommender_messages: 32_324,
+        recommending_messages: 12_390,
+        mentions: 23_076,
+        unknown_mentions: 0,
+        distinct_movies: 3_805,
+        words: 428_771,
+        seeker_form_lists: 34,
+        recommender_form_lists: 34,
+        mention_lists: 0,
+        same_speaker_messages: 20_970,
+        recommender_opens: 2_325,
+        empty_messages: 20,
+        html_messages: 165,
+        non_ascii_messages: 105,
+        newline_messages: 49,
+        titles: 18_893,
+        double_space_titles: 8_718,
+        titles_without_year: 1_153,
+        null_titles: 0,
+    };
+    assert_eq!(c.report.files[0].counts, want);
+    assert_eq!(c.dialogues.len(), 3600);
+    for d in &c.dialogues {
+        assert!(d.turns.windows(2).all(|w| w[0].role != w[1].role), "dialogue {}: speakers alternate", d.id);
+        for t in &d.turns {
+            assert!(!t.text.contains("  ") && !t.text.contains('\n') && t.text.trim() == t.text);
+            assert!(!t.text.contains("&quot;") && !t.text.contains("&amp;"));
+            assert_eq!(t.slots.matches("<movie>").count(), t.mentions.len());
+            for m in &t.mentions {
+                assert_eq!(&t.text[m.start..m.end], d.titles[&m.item], "dialogue {}", d.id);
+            }
+        }
+    }
+    // Catalogue names are found again in the texts that they were filled into.
+    let catalogue = Catalogue::new(c.movies(Split::Train));
+    let (mut found, mut all) = (0, 0);
+    for d in &c.dialogues {
+        for t in d.turns.iter().filter(|t| !t.mentions.is_empty()) {
+            let got = catalogue.mentions(&t.text);
+            all += t.mentions.len();
+            found += t
+                .mentions
+                .iter()
+                .filter(|m| {
+                    got.iter().any(|g| {
+                        g.start <= m.start && g.end >= m.end && g.item == catalogue.canonical(m.item)
+                    })
+                })
+                .count();
+        }
+    }
+    eprintln!("mentions found again in their texts: {found} of {all}");
+    assert_eq!(all, 23_076);
+    assert!(found as f64 >= 0.985 * f64::from(all as u32), "{found} of {all}");
+}
+
+#[test]
+fn counts_of_valid_and_test_equal_the_published_ones() {
+    let Some(c) = redial(Split::Valid) else { return };
+    let n = &c.report.files[0].counts;
+    assert_eq!((n.dialogues, n.messages, n.recommending_messages), (501, 9_245, 1_699));
+    assert_eq!((n.null_titles, n.unknown_mentions), (1, 1));
+    let left = c.dialogues.iter().flat_map(|d| &d.turns).filter(|t| {
+        t.text.match_indices('@').any(|(i, _)| t.text[i + 1..].starts_with(|c: char| c.is_ascii_digit()))
+    });
+    let left: Vec<_> = left.collect();
+    assert!(!left.is_empty() && left.len() <= 2, "unknown ids stay in the text: {left:?}");
+    let Some(c) = redial(Split::Test) else { return };
+    let n = &c.report.files[0].counts;
+    assert_eq!((n.dialogues, n.messages, n.recommending_messages, n.mentions), (895, 16_132, 2_811, 5_689));
+    assert!(c.dialogues.iter().all(|d| d.id >= 20_001));
+}
+
+#[test]
+fn recall_of_cooccurrence_is_reproduced() {
+    let (Some(test), Some(path)) = (redial(Split::Test), shared("redial/train_interactions.jsonl.gz")) else {
+        return;
+    };
+    let data = Interactions::read(&path, Split::Train).expect("interactions");
+    let model = Cooccurrence::new(&data);
+    let targets = targets(test.split(Split::Test));
+    assert_eq!(targets.len(), 2_997);
+    assert_eq!(targets.iter().filter(|t| model.count(t.item) == 0).count(), 277);
+    let r = recall(&model, &targets, &[1, 10, 50]);
+    let p = recall(&model.popularity(), &targets, &[1, 10, 50]);
+    eprintln!("co-occurrence {:?}, popularity {:?}", r.at, p.at);
+    for (got, want) in r.at.iter().zip([0.037, 0.139, 0.293]).chain(p.at.iter().zip([0.015, 0.062, 0.164])) {
+        assert!((got.1 - want).abs() <= 0.0006, "Recall@{}: {} for {want}", got.0, got.1);
+    }
+}
