@@ -217,6 +217,26 @@ pub fn empathetic(path: &Path, split: Split) -> Result<Vec<LabelledText>> {
     Ok(out)
 }
 
+/// Reads `listener_intents_{manual,extended}.jsonl.gz`. Rows of another `split` are left out; rows without one
+/// (the manual file) count as `split`.
+pub fn intents(path: &Path, split: Split) -> Result<Vec<LabelledText>> {
+    #[derive(Deserialize)]
+    struct Row {
+        intent: String,
+        text: String,
+        #[serde(default)]
+        split: Option<Split>,
+    }
+    let rows: Vec<Row> = read_jsonl(path)?;
+    let mut out = Vec::new();
+    for (i, r) in rows.iter().enumerate().filter(|(_, r)| r.split.is_none_or(|s| s == split)) {
+        let at = || format!("{}:{}", path.display(), i + 1);
+        let target = target(LabelSource::Empathetic, std::slice::from_ref(&r.intent), at)?;
+        out.push(LabelledText { text: text::clean(&r.text), target, split });
+    }
+    Ok(out)
+}
+
 /// The emotions that no text of `rows` has: what a scorer trained on them cannot know.
 pub fn missing(rows: &[LabelledText]) -> Vec<&'static str> {
     (0..9).filter(|&i| rows.iter().all(|r| r.target[i] == 0.0)).map(|i| EMOTIONS[i]).collect()

@@ -26,6 +26,7 @@ pub enum Split {
     /// For training.
     Train,
     /// For every choice.
+    #[serde(alias = "validation", alias = "dev")]
     Valid,
     /// For the report, once.
     Test,

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use ecr_data::catalogue::Catalogue;
+use ecr_data::emotion_labels::{empathetic, goemotions, histogram, intents, missing};
 use ecr_data::recommend::recall::{recall, targets};
 use ecr_data::recommend::{Cooccurrence, Interactions};
 use ecr_data::redial::{Corpus, Counts, ImportOptions, Split, import};
+use ecr_data::satisfaction::{self, TextIndex};
 
 /// A file of the shared data, or `None` with the reason printed.
 fn shared(name: &str) -> Option<PathBuf> {
@@ -118,4 +120,62 @@ fn recall_of_cooccurrence_is_reproduced() {
     for (got, want) in r.at.iter().zip([0.037, 0.139, 0.293]).chain(p.at.iter().zip([0.015, 0.062, 0.164])) {
         assert!((got.1 - want).abs() <= 0.0006, "Recall@{}: {} for {want}", got.0, got.1);
     }
+}
+
+#[test]
+fn every_label_of_the_data_has_a_place() {
+    let read = |name: &str, split| shared(&format!("empathy/{name}_{}.jsonl.gz", Split::name(split)));
+    for split in [Split::Train, Split::Valid, Split::Test] {
+        let (Some(g), Some(e)) = (read("goemotions", split), read("empathetic_dialogues", split)) else {
+            return;
+        };
+        let g = goemotions(&g, split).expect("goemotions");
+        let e = empathetic(&e, split).expect("empathetic");
+        let n = [43_410, 5_426, 5_427][split as usize];
+        assert_eq!(g.len(), n);
+        assert_eq!(missing(&g), ["nostalgia", "agreement"]);
+        assert!(missing(&e).is_empty());
+        assert!(g.iter().chain(&e).all(|t| (t.target.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+        eprintln!("{} goemotions {:?}", split.name(), histogram(&g));
+        eprintln!("{} empathetic {} {:?}", split.name(), e.len(), histogram(&e));
+    }
+    for name in ["listener_intents_manual", "listener_intents_extended"] {
+        let Some(path) = shared(&format!("empathy/{name}.jsonl.gz")) else { return };
+        let rows = intents(&path, Split::Train).expect("intents");
+        assert!(rows.len() > 400);
+    }
+}
+
+#[test]
+fn satisfaction_leaves_out_held_out_dialogues() {
+    let (Some(valid), Some(test), Some(path)) =
+        (redial(Split::Valid), redial(Split::Test), shared("redial/satisfaction_uss.jsonl.gz"))
+    else {
+        return;
+    };
+    let held_out = TextIndex::new(valid.dialogues.iter().chain(&test.dialogues));
+    let s = satisfaction::read(&path, &held_out).expect("satisfaction");
+    eprintln!(
+        "USS: {} dialogues, {} dropped, {} rated replies, {} seeker turns without a reply before",
+        s.dialogues,
+        s.dropped,
+        s.replies.len(),
+        s.without_reply
+    );
+    assert_eq!(s.dialogues, 996);
+    assert_eq!(s.dropped, 55);
+    assert!(s.replies.iter().all(|r| (0.0..=1.0).contains(&r.score) && !r.reply.is_empty()));
+    let all = satisfaction::read(&path, &TextIndex::new([])).expect("satisfaction");
+    assert_eq!(all.dropped, 0);
+    // The index finds dialogues whose texts are known to be there, and a stranger is not found.
+    let d = &test.dialogues[0];
+    let plain = |t: &&ecr_data::redial::Turn| t.mentions.is_empty();
+    let texts: Vec<&str> = (d.turns.iter().filter(plain))
+        .flat_map(|t| t.messages.iter().map(|m| &t.text[m.start..m.end]))
+        .collect();
+    assert_eq!(held_out.find(texts), Some(d.id));
+    assert_eq!(
+        held_out.find(["a sentence that nobody in the data has ever said", "nor this one, surely, not this"]),
+        None
+    );
 }
