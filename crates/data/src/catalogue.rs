@@ -52,7 +52,7 @@ impl Movie {
     /// `Title (Year)`, or the title alone when the year is unknown: what policies read and write.
     pub fn name(&self) -> String {
         match self.year {
-            Some(y) => format!("{} ({y})", self.title),
+            Some(y) => format!("{} ({y})", self.title).trim_start().to_string(),
             None => self.title.clone(),
         }
     }
@@ -82,9 +82,9 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// A catalogue of these films, sorted by id. The first of two films with one id is kept.
+    /// A catalogue of these films, sorted by id. The first of two films with one id is kept. A film
+    /// without a title stays, but no text names it.
     pub fn new(mut movies: Vec<Movie>) -> Self {
-        movies.retain(|m| !m.title.trim().is_empty());
         movies.sort_by_key(|m| m.movie_id);
         movies.dedup_by_key(|m| m.movie_id);
         let names: Vec<String> = movies.iter().map(Movie::name).collect();

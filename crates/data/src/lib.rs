@@ -9,6 +9,7 @@ pub mod critic_rows;
 pub mod degradations;
 pub mod emotion_labels;
 pub mod mentions;
+pub mod prepare;
 pub mod recommend;
 pub mod records;
 pub mod redial;

@@ -178,15 +178,21 @@ impl Finder {
                 continue;
             };
             // "the Star Wars": a longer title that begins inside a bare one is meant ("Star Wars", not "The Star").
-            let longer = |k: &usize| {
-                self.at(text, &toks, *k, prefer).is_some_and(|(l, _)| l.end - l.start > m.end - m.start)
+            // "the Hangover (2010)": so is one that has the year, where this one has none.
+            let better = |k: &usize| {
+                self.at(text, &toks, *k, prefer).is_some_and(|(l, _)| {
+                    if dated(text, &m) {
+                        !m.exact && l.exact && l.end == m.end
+                    } else {
+                        l.end - l.start > m.end - m.start
+                    }
+                })
             };
-            match (i + 1..next).find(longer) {
-                Some(k) if !dated(text, &m) => i = k,
-                _ => {
-                    found.push(m);
-                    i = next;
-                }
+            if let Some(k) = (i + 1..next).find(better) {
+                i = k;
+            } else {
+                found.push(m);
+                i = next;
             }
         }
         // A dated span that no mention closes is a title of its own; bare titles inside it are its words.
@@ -237,6 +243,8 @@ mod tests {
             (16, "2012 (2009)", 1),
             (17, "Inception (2010)", 1),
             (18, "The Matrix (1999)", 1),
+            (19, "The Hangover", 1),
+            (20, "Hangover (2010)", 0),
         ];
         let movies = films
             .iter()
@@ -296,7 +304,9 @@ mod tests {
     fn a_year_that_no_film_has_is_an_unknown_title() {
         assert!(found("Alien (1999)").is_empty());
         assert_eq!(unknown("You may like Alien (1999)"), ["Alien (1999)"]);
-        // An entry without a year answers for any.
+        // An entry without a year answers for any, unless a title inside has that very year.
+        assert_eq!(found("the Hangover (2010)"), [("Hangover (2010)", 20, true)]);
+        assert_eq!(found("The Hangover (2009)"), [("The Hangover (2009)", 19, false)]);
         assert_eq!(found("Star Wars (1977)"), [("Star Wars (1977)", 8, false)]);
     }
 

@@ -106,7 +106,9 @@ fn counts_of_valid_and_test_equal_the_published_ones() {
 
 #[test]
 fn recall_of_cooccurrence_is_reproduced() {
-    let (Some(test), Some(path)) = (redial(Split::Test), shared("redial/train_interactions.jsonl.gz")) else {
+    let (Some(valid), Some(test), Some(path)) =
+        (redial(Split::Valid), redial(Split::Test), shared("redial/train_interactions.jsonl.gz"))
+    else {
         return;
     };
     let data = Interactions::read(&path, Split::Train).expect("interactions");
@@ -117,9 +119,34 @@ fn recall_of_cooccurrence_is_reproduced() {
     let r = recall(&model, &targets, &[1, 10, 50]);
     let p = recall(&model.popularity(), &targets, &[1, 10, 50]);
     eprintln!("co-occurrence {:?}, popularity {:?}", r.at, p.at);
+    let on_valid = ecr_data::recommend::recall::targets(valid.split(Split::Valid));
+    let (plain, tuned) =
+        (recall(&model, &on_valid, &[10]), recall(&Cooccurrence::tuned(&data), &on_valid, &[10]));
+    assert!(tuned.get(10) > plain.get(10), "chosen on valid: {tuned:?} {plain:?}");
     for (got, want) in r.at.iter().zip([0.037, 0.139, 0.293]).chain(p.at.iter().zip([0.015, 0.062, 0.164])) {
         assert!((got.1 - want).abs() <= 0.0006, "Recall@{}: {} for {want}", got.0, got.1);
     }
+}
+
+#[test]
+fn mentions_find_the_films_of_test_in_the_whole_catalogue() {
+    let (Some(test), Some(path)) = (redial(Split::Test), shared("kg/movies.jsonl.gz")) else { return };
+    let catalogue = Catalogue::read(&path).expect("catalogue");
+    assert_eq!(catalogue.len(), 6_924);
+    let (mut all, mut found, mut extra, mut unknown) = (0u32, 0u32, 0, 0);
+    for t in test.dialogues.iter().flat_map(|d| &d.turns) {
+        let got = catalogue.mentions(&t.text);
+        let same = |m: &&ecr_data::redial::Mentioned| {
+            got.iter().any(|g| g.start <= m.start && g.end >= m.end && g.item == catalogue.canonical(m.item))
+        };
+        all += t.mentions.len() as u32;
+        found += t.mentions.iter().filter(same).count() as u32;
+        extra +=
+            got.iter().filter(|g| !t.mentions.iter().any(|m| g.start < m.end && m.start < g.end)).count();
+        unknown += catalogue.unknown_titles(&t.text).len();
+    }
+    eprintln!("mentions on ReDial test: {found} of {all} found, {extra} more, {unknown} unknown titles");
+    assert!(f64::from(found) >= 0.99 * f64::from(all) && extra <= 300 && unknown <= 5);
 }
 
 #[test]

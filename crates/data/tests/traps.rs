@@ -3,10 +3,12 @@
 use ecr_core::{ItemId, Kind, Role, Stream};
 use ecr_data::catalogue::{Catalogue, Movie};
 use ecr_data::degradations::degrade;
+use ecr_data::prepare::prepare;
 use ecr_data::recommend::recall::{recall, targets};
 use ecr_data::recommend::{Cooccurrence, Interactions};
 use ecr_data::records::{
-    RecordOptions, SLOT, examples, fill_slots, mask_slots, read_jsonl, records, to_jsonl, utterances,
+    Manifest, RecordOptions, SLOT, examples, fill_slots, mask_slots, read_jsonl, records, to_jsonl,
+    utterances,
 };
 use ecr_data::redial::{Corpus, Dialogue, ImportOptions, Split, check_limit, import, import_bytes};
 
@@ -181,6 +183,31 @@ fn records_have_ecr_fields_and_aligned_lists() {
         assert!(json.get(field).is_some(), "{field}");
     }
     assert_eq!(json["role"], "recommender");
+}
+
+#[test]
+fn preparation_is_deterministic_and_hashed() {
+    let c =
+        read(&line("5", r#"{"12":"Heat (1995)"}"#, "{}", "{}", &[(1, "a thriller please"), (2, "see @12")]));
+    let catalogue = Catalogue::new(c.movies(Split::Train));
+    let files = prepare(&c, &catalogue, RecordOptions::default(), &|_| None).expect("prepare");
+    assert_eq!(files, prepare(&c, &catalogue, RecordOptions::default(), &|_| None).expect("prepare"));
+    let names: Vec<_> = files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "train_data_processed.jsonl",
+            "train_examples.jsonl",
+            "train_dialogues.jsonl",
+            "catalogue.jsonl",
+            "import_report.json",
+            "manifest.json"
+        ]
+    );
+    let m: Manifest = serde_json::from_slice(&files[5].bytes).expect("manifest");
+    assert_eq!(m.records["train"], 1);
+    assert_eq!(m.outputs["train_examples.jsonl"], ecr_core::io::sha256(&files[1].bytes));
+    assert_eq!(m.inputs, c.report);
 }
 
 #[test]

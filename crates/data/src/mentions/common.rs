@@ -11,6 +11,27 @@ const SMALL: &str =
 /// Everyday words of conversations about films, our own list: function words, small talk, genres, family and
 /// time words, first names. A one-word title among them needs a year or quotes.
 const ORDINARY: &str = "
+able accident admission advice afternoon apartment arms art assignment awful awkward
+beach bet birth blues bone bones bottom bridge broken bucket building business butterfly camp campaign candy captain
+castle cave cell certain champion charade checking chicken choice circle circus clear client closet coach coast code
+cold comfort coming company connection control conversation corner counter courage court cousin craft crew crow crown
+cult curse cutting deck defense deep den depart desert desire desk diary dish dive divide double dragon dust eagle
+edge education eight election engine entire equal event everest evidence exam exchange expert extra fact fair faith
+fantasia farm fate fault favor favourite fence field fifth figure file flag flood floor fog foot forest fortune fox
+friendly frozen future garden gate general ghostly glass goal grace graduate grass grave ground group guard guest
+guide gun happiness hell hidden hill history hole honey honor hospital host hunting imagine impossible indian inner
+insider intern internship invisible invitation island journey joker judge jungle jury key kingdom kitchen knife
+lake lamp land language leader league leap letter letters lies lights limit lion lonely loop mail mansion map march
+mark master match meeting member memory message middle millions miracle mission mist mountain mouth mule nation
+nature neck negotiator news notice number nurse object ocean official orange order package paper parade parent park
+party passage passenger passion patient pattern pilot pirate platform pool post presence present president pressure
+prestige priest prisoner producer professional promise proposal public quest rabbit raise range reader record
+remains report republic request reunion road rock roommate rose royal ruins sacrifice salt sand score search
+seeker sentence september service seventh shadow shark sheep shell shift shock shore shot siege silver sixth
+skin slave smell snake soldier sorcerer spirit square stage stand statement station stone street strike subject
+suit sun surf surface survive swan sword system table tale target taxi tea temple terminal tiger tower trade
+traffic trap treasure treatment trial tribe truck tunnel university unit uninvited vanishing victory village
+virus visit visitor volcano vow warning wave whale whip wing wolf wood wrestler zoo
 a about above across action actor actors actress adult adults after again against age ago ah air airport alice
 alien aliens alive all almost alone along already alright also always am amazing american amy an and animal
 animals animated animation anna annie another any anybody anymore anyone anything anyway are aren area around art
@@ -64,7 +85,7 @@ started state stay step steve stick still stop stories storm story strange stran
 stupid style such suggest suggestion suggestions summer sunday sunshine super superhero superheroes sure surprise
 suspense sweet switch t take taken takes taking talk talking tall tangled tank tap taste taxi teacher team tears
 teen television tell ten terrible test than thank thanks that thats the theater their them themselves then there
-these they thief thing things think third thirteen this thor those though thought thoughts thousand three thriller
+these they thief thing things think third thirteen this those though thought thoughts thousand three thriller
 thrillers through thunder ticket till time times tiny title to today together told tom tomorrow tommy tonight too
 took top total touch tough town toy toys tracks train trash tree tried trip trouble true truth try trying turn tv
 twelve twice twilight twins twist twisted two type types u ugly uncle under understand unknown until up upon us use
