@@ -41,7 +41,7 @@ impl From<&RatedReply> for CriticRow {
     fn from(r: &RatedReply) -> Self {
         let score = HeadScore { score: r.score, source: "uss".into() };
         Self {
-            conv_id: format!("uss:{}", r.uss_id),
+            conv_id: r.redial_id.map_or_else(|| format!("uss:{}", r.uss_id), |id| format!("redial:{id}")),
             context: r.context.clone(),
             response: r.reply.clone(),
             scores: BTreeMap::from([(OVERALL.to_string(), score)]),
@@ -59,6 +59,11 @@ impl From<&Degraded> for CriticRow {
             scores: BTreeMap::from([(d.kind.head().to_string(), score)]),
         }
     }
+}
+
+/// All rows of both sources: every rated reply, then every degradation.
+pub fn rows(rated: &[RatedReply], degraded: &[Degraded]) -> Vec<CriticRow> {
+    rated.iter().map(CriticRow::from).chain(degraded.iter().map(CriticRow::from)).collect()
 }
 
 /// Heads that have at least one label, with their number of rows.

@@ -130,7 +130,11 @@ impl Finder {
             fits().find(|e| prefer.contains(&e.item)).or_else(|| fits().next()).copied()
         };
         if let Some((year, end)) = tokens::year_after(text, toks, j) {
-            let e = pick(&|e| e.year == Some(year)).or_else(|| pick(&|e| e.year.is_none()))?;
+            let e = pick(&|e| e.year == Some(year))
+                .filter(|e| prefer.contains(&e.item))
+                .or_else(|| pick(&|e| e.year.is_none()).filter(|e| prefer.contains(&e.item)))
+                .or_else(|| pick(&|e| e.year == Some(year)))
+                .or_else(|| pick(&|e| e.year.is_none()))?;
             return Some((Mention { item: e.item, start, end, exact: e.year == Some(year) }, j + 2));
         }
         let end = toks[j].end;
@@ -324,6 +328,13 @@ mod tests {
         assert_eq!(c.canonical(ItemId(18)), ItemId(14));
         assert_eq!(c.mentions("The Matrix (1999)")[0].item, ItemId(14));
         assert_eq!(c.mentions_preferring("The Matrix (1999)", &[ItemId(18)])[0].item, ItemId(18));
+        // "Star Wars (1977)" when the conversation's film is the entry without a year.
+        let dated = Catalogue::new(vec![
+            Movie::from_name(ItemId(8), "Star Wars"),
+            Movie::from_name(ItemId(21), "Star Wars (1977)"),
+        ]);
+        assert_eq!(dated.mentions("Star Wars (1977)")[0].item, ItemId(21));
+        assert_eq!(dated.mentions_preferring("Star Wars (1977)", &[ItemId(8)])[0].item, ItemId(8));
         assert_eq!(c.mentions_preferring("a star is born", &[ItemId(6)])[0].item, ItemId(6));
     }
 

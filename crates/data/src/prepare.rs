@@ -2,10 +2,10 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `{split}_data_processed.jsonl` | [`Record`](crate::records::Record)s, ECR's fields |
-//! | `{split}_examples.jsonl` | [`Example`](crate::records::Example)s: what our stages read |
-//! | `{split}_dialogues.jsonl` | [`Dialogue`](crate::redial::Dialogue)s: packed whole for fine-tuning |
-//! | `catalogue.jsonl` | [`Movie`](crate::catalogue::Movie)s |
+//! | `{split}_data_processed.jsonl` | [`crate::records::Record`]s, ECR's fields |
+//! | `{split}_examples.jsonl` | [`crate::records::Example`]s: what our stages read |
+//! | `{split}_dialogues.jsonl` | [`Dialogue`]s: packed whole for fine-tuning |
+//! | `catalogue.jsonl` | [`crate::catalogue::Movie`]s |
 //! | `import_report.json` | counts and bad lines, file by file |
 //! | `manifest.json` | schema, input and output hashes, counts; last |
 

@@ -4,7 +4,8 @@
 //! that `movieMentions` lacks (left in the text as they are, and counted), ids as strings of digits, `@123`
 //! inside `@12345` (ids are whole numbers), HTML entities and tags, line breaks, empty messages, runs of
 //! messages by one speaker (merged into one turn), dialogues that the recommender opens, titles with double
-//! spaces or without a year. A line that cannot be used is kept as a [`BadLine`]; over the limit the import
+//! spaces or without a year. A conversation that was read before (in this file or another split) is a bad line, so
+//! that no split leaks into another. A line that cannot be used is kept as a [`BadLine`]; over the limit the import
 //! fails.
 
 mod convert;
@@ -259,11 +260,20 @@ pub fn import_bytes(
     let mut tally = counts::Tally::default();
     let mut bad_lines = Vec::new();
     let before = corpus.dialogues.len();
+    let mut ids: rustc_hash::FxHashSet<u32> = corpus.dialogues.iter().map(|d| d.id).collect();
     for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
         match raw::parse(line).and_then(|raw| Ok((convert::dialogue(&raw, split)?, raw))) {
+            Ok((dialogue, _)) if !ids.insert(dialogue.id) => bad_lines.push(BadLine {
+                file: file.into(),
+                line: i + 1,
+                reason: format!(
+                    "conversation {} was read before (twice in a file, or in two splits)",
+                    dialogue.id
+                ),
+            }),
             Ok((dialogue, raw)) => {
                 tally.add(&raw);
                 corpus.dialogues.push(dialogue);

@@ -1,8 +1,8 @@
 //! Human satisfaction with recommender turns (USS: Sun et al., SIGIR 2021).
 //!
 //! Annotators rated each seeker turn 1..5: how satisfied is the seeker by now? The rating belongs to the
-//! recommender turn before it. Consecutive messages of one speaker are merged, and the last rating of a merged
-//! seeker turn counts as little as the first: their mean does. Dialogues that are also in ReDial valid or test
+//! recommender turn before it. Consecutive messages of one speaker are merged; a merged
+//! seeker turn has the mean of its messages' ratings. Dialogues that are also in ReDial valid or test
 //! are dropped, found by their texts.
 
 use std::path::Path;
@@ -20,6 +20,8 @@ use crate::text;
 pub struct RatedReply {
     /// USS's own dialogue number; split by it, never by reply.
     pub uss_id: u32,
+    /// The ReDial conversation it is, where the text tells.
+    pub redial_id: Option<u32>,
     /// Turns before the reply.
     pub context: Vec<Utterance>,
     /// The rated recommender turn.
@@ -39,6 +41,8 @@ pub struct Satisfaction {
     pub dialogues: usize,
     /// Dialogues dropped because ReDial valid or test holds them.
     pub dropped: usize,
+    /// Dialogues that are known to be ReDial training dialogues.
+    pub in_train: usize,
     /// Rated seeker turns that no recommender turn precedes.
     pub without_reply: usize,
 }
@@ -177,8 +181,9 @@ fn without_titles(s: &str) -> String {
     out
 }
 
-/// Reads `satisfaction_uss.jsonl.gz`; dialogues that `held_out` (ReDial valid and test) holds are dropped.
-pub fn read(path: &Path, held_out: &TextIndex) -> Result<Satisfaction> {
+/// Reads `satisfaction_uss.jsonl.gz`; dialogues that `held_out` (ReDial valid and test) holds are dropped. `train`
+/// tells which ReDial training dialogue a USS dialogue is, so that a split by conversation can keep both together.
+pub fn read(path: &Path, held_out: &TextIndex, train: &TextIndex) -> Result<Satisfaction> {
     let rows: Vec<Row> = read_jsonl(path)?;
     let mut out = Satisfaction { dialogues: rows.len(), ..Satisfaction::default() };
     for row in &rows {
@@ -187,6 +192,8 @@ pub fn read(path: &Path, held_out: &TextIndex) -> Result<Satisfaction> {
             out.dropped += 1;
             continue;
         }
+        let redial_id = train.find(bare.iter().map(String::as_str));
+        out.in_train += usize::from(redial_id.is_some());
         let mut turns: Vec<(Utterance, Vec<f64>)> = Vec::new();
         for t in &row.turns {
             let text = unquote_titles(&plain(&t.text));
@@ -213,6 +220,7 @@ pub fn read(path: &Path, held_out: &TextIndex) -> Result<Satisfaction> {
             let mean = ratings.iter().sum::<f64>() / ratings.len() as f64;
             out.replies.push(RatedReply {
                 uss_id: row.uss_id,
+                redial_id,
                 context: turns[..before].iter().map(|t| t.0.clone()).collect(),
                 reply: turns[before].0.text.clone(),
                 score: ((mean - 1.0) / 4.0).clamp(0.0, 1.0),

@@ -88,6 +88,15 @@ fn counts_of_train_equal_the_published_ones() {
 }
 
 #[test]
+fn no_split_leaks_into_another() {
+    let files = [Split::Train, Split::Valid, Split::Test]
+        .map(|s| shared(&format!("redial/{}_data.jsonl.gz", s.name())).map(|p| (s, p)));
+    let Some(files) = files.into_iter().collect::<Option<Vec<_>>>() else { return };
+    let c = import(&files, ImportOptions { max_bad_lines: 0 }).expect("no conversation is in two splits");
+    assert_eq!(c.dialogues.len(), 3_600 + 501 + 895);
+}
+
+#[test]
 fn counts_of_valid_and_test_equal_the_published_ones() {
     let Some(c) = redial(Split::Valid) else { return };
     let n = &c.report.files[0].counts;
@@ -175,24 +184,28 @@ fn every_label_of_the_data_has_a_place() {
 
 #[test]
 fn satisfaction_leaves_out_held_out_dialogues() {
-    let (Some(valid), Some(test), Some(path)) =
-        (redial(Split::Valid), redial(Split::Test), shared("redial/satisfaction_uss.jsonl.gz"))
-    else {
+    let (Some(train), Some(valid), Some(test), Some(path)) = (
+        redial(Split::Train),
+        redial(Split::Valid),
+        redial(Split::Test),
+        shared("redial/satisfaction_uss.jsonl.gz"),
+    ) else {
         return;
     };
     let held_out = TextIndex::new(valid.dialogues.iter().chain(&test.dialogues));
-    let s = satisfaction::read(&path, &held_out).expect("satisfaction");
+    let s = satisfaction::read(&path, &held_out, &TextIndex::new(&train.dialogues)).expect("satisfaction");
     eprintln!(
-        "USS: {} dialogues, {} dropped, {} rated replies, {} seeker turns without a reply before",
+        "USS: {} dialogues, {} dropped, {} known in train, {} rated replies, {} seeker turns without a reply before",
         s.dialogues,
         s.dropped,
+        s.in_train,
         s.replies.len(),
         s.without_reply
     );
     assert_eq!(s.dialogues, 996);
     assert_eq!(s.dropped, 55);
     assert!(s.replies.iter().all(|r| (0.0..=1.0).contains(&r.score) && !r.reply.is_empty()));
-    let all = satisfaction::read(&path, &TextIndex::new([])).expect("satisfaction");
+    let all = satisfaction::read(&path, &TextIndex::new([]), &TextIndex::new([])).expect("satisfaction");
     assert_eq!(all.dropped, 0);
     // The index finds dialogues whose texts are known to be there, and a stranger is not found.
     let d = &test.dialogues[0];
