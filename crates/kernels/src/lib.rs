@@ -4,5 +4,7 @@
 //! Work is cut into pieces that do not depend on the number of threads, and reductions have a fixed order.
 
 pub mod engine;
+pub mod gemm;
 
 pub use engine::{Engine, PackedWeight, Precision, Tier, Weight};
+pub use gemm::View;
