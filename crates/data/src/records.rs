@@ -40,7 +40,8 @@ pub struct Example {
     /// Films named in the context, each once, in order of first mention.
     pub mentioned: Vec<ItemId>,
     /// Those of `mentioned` that the seeker's form calls disliked. The form is filled in after the
-    /// conversation; a film counts as turned down from its first mention on.
+    /// conversation; a film counts as turned down from its first mention on. For rewards and reports, which may
+    /// look at labels; never an input of a policy or recommender.
     pub rejected: Vec<ItemId>,
     /// Whether the reply recommends (`labels` is not empty).
     pub recommending: bool,
