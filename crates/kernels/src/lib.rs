@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod gemm;
+pub mod math;
 
 pub use engine::{Engine, PackedWeight, Precision, Tier, Weight};
 pub use gemm::View;
