@@ -4,9 +4,15 @@
 //! Public modules: [`llama`] (decoder policies), [`bert`] (BERT and RoBERTa encoders), [`lora`] (adapters).
 
 pub mod bert;
+pub mod chat;
 pub mod llama;
+pub mod load;
 pub mod lora;
+pub mod ops;
+pub mod pool;
+pub mod save;
+pub mod tokenizer;
 
 pub use bert::{BertConfig, BertFamily};
-pub use llama::LlamaConfig;
+pub use llama::{Base, Frozen, Llama, LlamaConfig};
 pub use lora::{LoraConfig, Proj, lora_layout};

@@ -2,6 +2,10 @@
 //! SwiGLU, tied or own head.
 
 mod config;
+mod model;
+mod weights;
 
 pub(crate) use config::int;
 pub use config::{LayerIndex, LlamaConfig};
+pub use model::{Llama, no_adapter};
+pub use weights::{Base, Frozen};
