@@ -2,5 +2,6 @@
 
 pub mod losses;
 mod metrics;
+pub mod ppo;
 
 pub use metrics::Metrics;

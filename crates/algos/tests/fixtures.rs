@@ -1,6 +1,8 @@
 //! Numbers of TRL, OpenRLHF and verl (fixtures/rl-fixtures.json, 1e-6), golden vectors, gradients by finite
 //! differences, and properties that any implementation must have.
 
+#![allow(clippy::unwrap_used)]
+
 use ecr_algos::losses::*;
 use ecr_core::Stream;
 use serde_json::Value as Json;
@@ -36,7 +38,7 @@ impl Fixtures {
     fn old(&self) -> Vec<f32> {
         self.rows32("/inputs/old_logp")
     }
-    fn new(&self) -> Vec<f32> {
+    fn now(&self) -> Vec<f32> {
         self.rows32("/inputs/new_logp")
     }
     fn gae(&self, gamma: f64, lambda: f64) -> Gae {
@@ -144,7 +146,7 @@ fn golden_vector_of_one_response() {
 #[test]
 fn policy_losses() {
     let f = Fixtures::load();
-    let (old, new, adv) = (f.old(), f.new(), f.whitened());
+    let (old, new, adv) = (f.old(), f.now(), f.whitened());
     let loss = |how: Aggregation, clip| policy_loss(&new, &old, &adv, &how.weights(&f.lengths), clip);
     let l = loss(Aggregation::TokenMean, Clip::symmetric(0.2));
     close("loss", &[l.loss], &[f.number("/policy_loss_trl/loss")]);
@@ -191,7 +193,7 @@ fn value_losses() {
     assert_eq!(clipped.clipped, 4);
     let plain = value_loss(&new, &old, &returns, &w, None);
     close("unclipped", &[plain.loss], &[f.number("/value_loss_noclip")]);
-    let policy = policy_loss(&f.new(), &f.old(), &f.whitened(), &w, Clip::symmetric(0.2));
+    let policy = policy_loss(&f.now(), &f.old(), &f.whitened(), &w, Clip::symmetric(0.2));
     close("total", &[policy.loss + 0.1 * clipped.loss], &[f.number("/total_loss_trl_vf0.1")]);
 }
 
@@ -225,7 +227,7 @@ fn check_gradient(x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
 #[test]
 fn gradients_equal_finite_differences() {
     let f = Fixtures::load();
-    let (old, new, adv) = (f.old(), f.new(), f.whitened());
+    let (old, new, adv) = (f.old(), f.now(), f.whitened());
     let w = Aggregation::SeqMeanTokenMean.weights(&f.lengths);
     let clip = Clip { low: 0.2, high: 0.28, dual: Some(1.5) };
     check_gradient(&new, &policy_loss(&new, &old, &adv, &w, clip).d_logp, |x| {
@@ -306,7 +308,7 @@ fn sampled_kl_agrees_with_the_exact_one() {
 #[test]
 fn micro_batches_do_not_change_losses() {
     let f = Fixtures::load();
-    let (old, new, adv) = (f.old(), f.new(), f.whitened());
+    let (old, new, adv) = (f.old(), f.now(), f.whitened());
     let w = Aggregation::TokenMean.weights(&f.lengths);
     let whole = policy_loss(&new, &old, &adv, &w, Clip::symmetric(0.2));
     let (mut loss, mut gradient) = (0.0, Vec::new());

@@ -1,0 +1,419 @@
+//! Token-level PPO for language models, one update from rollouts to new parameters.
+//!
+//! Sources: Schulman et al. 2017 (surrogate), Schulman et al. 2016 (GAE), Ziegler et al. 2019 (KL reward,
+//! adaptive β), Huang et al. 2024 "N+ implementation details"; checked against TRL, OpenRLHF and verl.
+//! Departures from TRL: score at the end token, not one slot later; old log-probs recomputed by the training
+//! forward; no padding, so nothing is averaged over it; whitening over the whole batch; gradients are clipped;
+//! policy and value have optimisers of their own; a minibatch's loss does not depend on micro-batches.
+//!
+//! Legend: `S` rollouts, `N` response tokens of all of them, laid end to end in rollout order.
+
+use ecr_core::optim::{AdamW, Schedule, clip_grad_norm, grad_norm};
+use ecr_core::seam::{Decoding, Pass, Policy, Value};
+use ecr_core::{Error, Kind, Packed, Params, Result, Stream};
+use serde::{Deserialize, Serialize};
+
+use crate::Metrics;
+use crate::losses::{
+    Aggregation, Clip, KlController, KlEstimator, Variance, entropy_bonus, explained_variance, gae,
+    kl_tokens, policy_loss, sequence_sums, token_rewards, value_loss, whiten,
+};
+
+/// Settings of PPO.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// Peak learning rate of the policy, > 0 (0 freezes it). Default 3e-6.
+    pub learning_rate: f64,
+    /// Peak learning rate of the value function, ≥ 0. Default 1e-5.
+    pub value_learning_rate: f64,
+    /// Shape of both rates over `steps`. Default linear to zero.
+    pub schedule: Schedule,
+    /// Steps of linear warm-up. Default 0.
+    pub warmup_steps: u64,
+    /// Updates of the whole run, which the schedule spans, ≥ 1. Default 100.
+    pub steps: u64,
+    /// Rollouts an update, ≥ 1. Default 64.
+    pub batch_size: usize,
+    /// Rollouts a minibatch, ≥ 1; `batch_size` or more is one minibatch an epoch. Default 64.
+    pub minibatch_size: usize,
+    /// Most tokens (prompts included) in one forward pass, ≥ 1; does not change results. Default 2048.
+    pub micro_batch_tokens: usize,
+    /// Passes over a batch, ≥ 1. Default 4.
+    pub ppo_epochs: usize,
+    /// ε of the clipped ratio, in (0, 1). Default 0.2.
+    pub clip_range: f64,
+    /// ε of the clipped value, units of reward, > 0; absent is off. Default absent.
+    pub value_clip_range: Option<f64>,
+    /// Weight of the value loss, ≥ 0 (matters only through gradient clipping). Default 0.5.
+    pub vf_coef: f64,
+    /// β of the KL reward, ≥ 0; where it starts if adaptive. Default 0.05.
+    pub kl_coef: f64,
+    /// KL that an adaptive β holds, nats a sequence, > 0; absent is a fixed β. Default absent.
+    pub kl_target: Option<f64>,
+    /// Horizon of the adaptive β, samples, > 0. Default 10000.
+    pub kl_horizon: f64,
+    /// Estimator in the KL reward. Default k1.
+    pub kl_estimator: KlEstimator,
+    /// Discount γ, in [0, 1]. Default 1.
+    pub gamma: f64,
+    /// GAE's λ, in [0, 1]. Default 0.95.
+    pub lambda: f64,
+    /// Weight of the entropy bonus, ≥ 0. Default 0.
+    pub entropy_coef: f64,
+    /// Largest norm of each gradient, > 0. Default 1.
+    pub max_grad_norm: f64,
+    /// The update ends when KL(π_old‖π) of a minibatch (k3, nats a token) passes 1.5 times this. Default absent.
+    pub target_kl: Option<f64>,
+    /// Whiten advantages over the batch. Default true.
+    pub whiten: bool,
+    /// How token losses are averaged. Default token-mean.
+    pub aggregation: Aggregation,
+    /// Temperature of sampling and of every log-probability, > 0. Default 1.
+    pub temperature: f64,
+    /// Subtracted from the score of an unfinished response, units of reward, ≥ 0. Default 1.
+    pub missing_eos_penalty: f64,
+    /// ε of Adam, > 0. Default 1e-5.
+    pub adam_eps: f64,
+    /// Largest |ratio − 1| in the first minibatch: 1e-5 in f32 (default), 1e-3 in bf16.
+    pub ratio_tolerance: f64,
+    /// Non-finite minibatches in a row that end the run, ≥ 1. Default 3.
+    pub max_skipped: u32,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-6,
+            value_learning_rate: 1e-5,
+            schedule: Schedule::Linear,
+            warmup_steps: 0,
+            steps: 100,
+            batch_size: 64,
+            minibatch_size: 64,
+            micro_batch_tokens: 2048,
+            ppo_epochs: 4,
+            clip_range: 0.2,
+            value_clip_range: None,
+            vf_coef: 0.5,
+            kl_coef: 0.05,
+            kl_target: None,
+            kl_horizon: 10_000.0,
+            kl_estimator: KlEstimator::K1,
+            gamma: 1.0,
+            lambda: 0.95,
+            entropy_coef: 0.0,
+            max_grad_norm: 1.0,
+            target_kl: None,
+            whiten: true,
+            aggregation: Aggregation::TokenMean,
+            temperature: 1.0,
+            missing_eos_penalty: 1.0,
+            adam_eps: 1e-5,
+            ratio_tolerance: 1e-5,
+            max_skipped: 3,
+        }
+    }
+}
+
+/// What an update leaves behind besides parameters; belongs into checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PpoState {
+    /// β and its controller.
+    pub kl: KlController,
+    /// Non-finite minibatches in a row so far.
+    pub skipped_in_row: u32,
+    /// Non-finite minibatches so far.
+    pub skipped: u64,
+}
+
+impl PpoState {
+    /// The state before the first update.
+    pub fn new(cfg: &PpoConfig) -> Self {
+        let kl = KlController { coef: cfg.kl_coef, target: cfg.kl_target, horizon: cfg.kl_horizon };
+        Self { kl, skipped_in_row: 0, skipped: 0 }
+    }
+}
+
+/// One sampled response and its score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollout {
+    /// Prompt tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// Response tokens, at least one, the end token included if it was reached.
+    pub response: Vec<u32>,
+    /// Whether the end token was reached.
+    pub finished: bool,
+    /// Reward of the whole response, finite.
+    pub score: f64,
+}
+
+/// Token numbers of the batch before the update, `[N]` each, for traces.
+#[derive(Debug, Clone, Default)]
+pub struct Experience {
+    /// Response tokens of each rollout, `[S]`.
+    pub lengths: Vec<usize>,
+    /// Log-probability under the policy, nats.
+    pub logp: Vec<f32>,
+    /// Entropy of the policy, nats.
+    pub entropy: Vec<f32>,
+    /// Log-probability under the reference, nats.
+    pub ref_logp: Vec<f32>,
+    /// Values.
+    pub values: Vec<f32>,
+    /// Advantages, whitened if so configured.
+    pub advantages: Vec<f64>,
+    /// Returns.
+    pub returns: Vec<f64>,
+}
+
+/// What an update has to say.
+#[derive(Debug, Clone, Default)]
+pub struct PpoStats {
+    /// Named numbers (TRL's names where TRL has one).
+    pub metrics: Metrics,
+    /// Token numbers before the update.
+    pub experience: Experience,
+}
+
+/// One PPO update. `step` counts from 0; `stream` names the run's minibatch order; `decoding` is how the
+/// rollouts were drawn. `reference` is scored by the same policy.
+///
+/// # Errors
+/// [`Kind::Config`] for sampling that was not plain, [`Kind::Data`] for unusable rollouts, [`Kind::Diverged`]
+/// after `max_skipped` non-finite minibatches in a row, [`Kind::Internal`] when the first ratio is not one.
+pub fn ppo_step(
+    policy: &mut dyn Policy,
+    value: &mut dyn Value,
+    params: &mut Params,
+    value_params: &mut Params,
+    reference: &Params,
+    rollouts: &[Rollout],
+    decoding: Decoding<'_>,
+    cfg: &PpoConfig,
+    state: &mut PpoState,
+    stream: Stream,
+    step: u64,
+) -> Result<PpoStats> {
+    check(rollouts, &decoding, cfg)?;
+    let pass = Pass { temperature: cfg.temperature as f32, mask: decoding.mask, keep: false };
+
+    // 1. Numbers of the old policy, the reference and the value function, by the training forward.
+    let everyone: Vec<usize> = (0..rollouts.len()).collect();
+    let mut x =
+        Experience { lengths: rollouts.iter().map(|r| r.response.len()).collect(), ..Default::default() };
+    for part in micro_batches(rollouts, &everyone, cfg.micro_batch_tokens) {
+        let batch = pack(rollouts, part);
+        let old = policy.forward(params, &batch, pass)?;
+        x.logp.extend(old.logp);
+        x.entropy.extend(old.entropy);
+        x.ref_logp.extend(policy.forward(reference, &batch, pass)?.logp);
+        x.values.extend(value.forward(value_params, &batch, false)?);
+    }
+    if !x.logp.iter().chain(&x.ref_logp).chain(&x.values).all(|v| v.is_finite()) {
+        return Err(Error::new(Kind::Diverged, format!("score the rollouts of PPO step {step}"))
+            .expected("finite log-probabilities and values")
+            .hint("resume from an earlier checkpoint with a lower learning rate"));
+    }
+
+    // 2. Token rewards, advantages, returns.
+    let scores: Vec<f64> =
+        rollouts.iter().map(|r| r.score - if r.finished { 0.0 } else { cfg.missing_eos_penalty }).collect();
+    let beta = state.kl.coef;
+    let penalty = kl_tokens(cfg.kl_estimator, &x.logp, &x.ref_logp);
+    let rewards = token_rewards(&scores, &penalty, beta, &x.lengths);
+    let g = gae(&rewards, &x.values, &x.lengths, cfg.gamma, cfg.lambda);
+    (x.advantages, x.returns) = (g.advantages, g.returns);
+    if cfg.whiten {
+        whiten(&mut x.advantages, true, Variance::Unbiased);
+    }
+
+    // 3. Epochs over shuffled minibatches.
+    let factor = cfg.schedule.factor(step, cfg.warmup_steps, cfg.steps);
+    let (lr, value_lr) = (cfg.learning_rate * factor, cfg.value_learning_rate * factor);
+    let adam = AdamW { eps: cfg.adam_eps, weight_decay: 0.0, ..AdamW::default() };
+    let offsets: Vec<usize> =
+        x.lengths.iter().scan(0, |at, l| Some(std::mem::replace(at, *at + l))).collect();
+    let mut sum = Sums::default();
+    let mut stopped = false;
+    'update: for epoch in 0..cfg.ppo_epochs {
+        let mut order = everyone.clone();
+        stream.child("minibatch").at(step).at(epoch as u64).rng().shuffle(&mut order);
+        for (m, minibatch) in order.chunks(cfg.minibatch_size.max(1)).enumerate() {
+            let lengths: Vec<usize> = minibatch.iter().map(|&i| x.lengths[i]).collect();
+            let weights = cfg.aggregation.weights(&lengths);
+            params.zero_grad();
+            value_params.zero_grad();
+            let mut mine = Sums::default();
+            let mut done = 0;
+            for part in micro_batches(rollouts, minibatch, cfg.micro_batch_tokens) {
+                let batch = pack(rollouts, part);
+                let tokens: Vec<usize> =
+                    part.iter().flat_map(|&i| offsets[i]..offsets[i] + x.lengths[i]).collect();
+                let w = &weights[done..done + tokens.len()];
+                done += tokens.len();
+                let now = policy.forward(params, &batch, Pass { keep: true, ..pass })?;
+                let clip = Clip::symmetric(cfg.clip_range);
+                let l = policy_loss(&now.logp, &at(&x.logp, &tokens), &at(&x.advantages, &tokens), w, clip);
+                if epoch == 0 && m == 0 && l.ratio_off > cfg.ratio_tolerance {
+                    return Err(Error::internal(format!("compare probability ratios in PPO step {step}"))
+                        .expected(format!("|ratio - 1| <= {:e} in the first minibatch", cfg.ratio_tolerance))
+                        .got(format!("{:e}", l.ratio_off)));
+                }
+                let bonus = entropy_bonus(&now.entropy, cfg.entropy_coef, w);
+                policy.backward(params, &l.d_logp, &bonus.d_entropy)?;
+                let v = value.forward(value_params, &batch, true)?;
+                let old_values = at(&x.values, &tokens);
+                let vl = value_loss(&v, &old_values, &at(&x.returns, &tokens), w, cfg.value_clip_range);
+                let d: Vec<f32> = vl.d_value.iter().map(|d| (f64::from(*d) * cfg.vf_coef) as f32).collect();
+                value.backward(value_params, &d)?;
+                mine.tokens += tokens.len() as f64;
+                mine.policy += l.loss;
+                mine.bonus += bonus.loss;
+                mine.value += vl.loss;
+                mine.k1 += l.k1;
+                mine.k2 += l.k2;
+                mine.k3 += l.k3;
+                mine.ratio += l.ratio;
+                mine.ratio_max = mine.ratio_max.max(l.ratio_max);
+                mine.clipped += l.clipped as f64;
+                mine.value_clipped += vl.clipped as f64;
+                mine.entropy += now.entropy.iter().map(|&h| f64::from(h)).sum::<f64>();
+            }
+            // Guard first: a non-finite number must reach neither parameters nor moments.
+            (mine.grad_norm, mine.value_grad_norm) = (grad_norm(params), grad_norm(value_params));
+            let loss = mine.policy + mine.bonus + mine.value + mine.grad_norm + mine.value_grad_norm;
+            if !loss.is_finite() {
+                state.skipped += 1;
+                state.skipped_in_row += 1;
+                if state.skipped_in_row >= cfg.max_skipped.max(1) {
+                    return Err(Error::new(Kind::Diverged, format!("update the policy in PPO step {step}"))
+                        .expected("finite losses and gradients")
+                        .got(format!("{} non-finite minibatches in a row", state.skipped_in_row))
+                        .hint("lower learning_rate or raise kl_coef"));
+                }
+                continue;
+            }
+            state.skipped_in_row = 0;
+            if cfg.target_kl.is_some_and(|t| mine.k3 / mine.tokens > 1.5 * t) {
+                stopped = true;
+                break 'update;
+            }
+            clip_grad_norm(params, cfg.max_grad_norm);
+            clip_grad_norm(value_params, cfg.max_grad_norm);
+            adam.step(params, lr);
+            adam.step(value_params, value_lr);
+            sum.add(&mine);
+        }
+    }
+
+    // 4. Report, then move β.
+    let n = rollouts.len() as f64;
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
+    let per_sequence = |e| mean(&sequence_sums(&kl_tokens(e, &x.logp, &x.ref_logp), &x.lengths));
+    let kl = per_sequence(KlEstimator::K1);
+    let non_score = -beta * mean(&sequence_sums(&penalty, &x.lengths));
+    let finished = rollouts.iter().filter(|r| r.finished).count() as f64;
+    let total = x.logp.len() as f64;
+    let (b, t) = (sum.minibatches.max(1.0), sum.tokens.max(1.0));
+    let values: Vec<f64> = x.values.iter().map(|&v| f64::from(v)).collect();
+    let mut metrics = Metrics::default();
+    for (name, number) in [
+        ("episode", (step + 1) as f64 * n),
+        ("objective/kl", kl),
+        ("objective/kl_k3", per_sequence(KlEstimator::K3)),
+        ("objective/kl_per_token", kl * n / total),
+        ("objective/kl_coef", beta),
+        ("objective/entropy", -x.logp.iter().map(|&l| f64::from(l)).sum::<f64>() / n),
+        ("objective/non_score_reward", non_score),
+        ("objective/rlhf_reward", mean(&scores) + non_score),
+        ("objective/scores", mean(&scores)),
+        ("policy/approxkl_avg", sum.k2 / t),
+        ("policy/approxkl_k1", sum.k1 / t),
+        ("policy/approxkl_k3", sum.k3 / t),
+        ("policy/clipfrac_avg", sum.clipped / t),
+        ("policy/entropy_avg", sum.entropy / t),
+        ("policy/grad_norm", sum.grad_norm / b),
+        ("loss/policy_avg", sum.policy / b),
+        ("loss/value_avg", sum.value / b),
+        ("val/clipfrac_avg", sum.value_clipped / t),
+        ("val/grad_norm", sum.value_grad_norm / b),
+        ("val/ratio", sum.ratio / t),
+        ("val/ratio_max", sum.ratio_max),
+        ("val/explained_variance", explained_variance(&values, &x.returns)),
+        ("val/num_eos_tokens", finished),
+        ("eos_rate", finished / n),
+        ("response_length/mean", total / n),
+        ("response_length/max", x.lengths.iter().copied().max().unwrap_or(0) as f64),
+        ("updates/applied", sum.minibatches),
+        ("updates/skipped", state.skipped as f64),
+        ("updates/early_stop", f64::from(u8::from(stopped))),
+        ("lr", lr),
+        ("lr_value", value_lr),
+    ] {
+        metrics.set(name, number);
+    }
+    state.kl.update(kl, rollouts.len());
+    Ok(PpoStats { metrics, experience: x })
+}
+
+fn check(rollouts: &[Rollout], decoding: &Decoding<'_>, cfg: &PpoConfig) -> Result<()> {
+    if !decoding.is_plain() || f64::from(decoding.temperature) != f64::from(cfg.temperature as f32) {
+        return Err(Error::config("sample for PPO")
+            .expected(format!("temperature {}, top_k 0, top_p 1, no_repeat_ngram 0", cfg.temperature))
+            .hint("log-probabilities must be of the distribution that was sampled from"));
+    }
+    let bad = |r: &Rollout| r.prompt.is_empty() || r.response.is_empty() || !r.score.is_finite();
+    match rollouts.iter().position(bad) {
+        Some(i) => Err(Error::data(format!("use rollout {i} for PPO"))
+            .expected("a prompt, a response and a finite score")
+            .got(format!("score {}", rollouts[i].score))),
+        None if rollouts.is_empty() => Err(Error::data("use no rollouts for PPO")),
+        None => Ok(()),
+    }
+}
+
+fn pack(rollouts: &[Rollout], which: &[usize]) -> Packed {
+    let mut batch = Packed::new();
+    which.iter().for_each(|&i| batch.push_response(&rollouts[i].prompt, &rollouts[i].response));
+    batch
+}
+
+fn at<T: Copy>(xs: &[T], which: &[usize]) -> Vec<T> {
+    which.iter().map(|&i| xs[i]).collect()
+}
+
+/// Cuts `which` into runs of at most `budget` tokens, at least one rollout each.
+fn micro_batches<'a>(rollouts: &[Rollout], which: &'a [usize], budget: usize) -> Vec<&'a [usize]> {
+    let (mut out, mut start, mut used) = (Vec::new(), 0, 0);
+    for (k, &i) in which.iter().enumerate() {
+        let tokens = rollouts[i].prompt.len() + rollouts[i].response.len();
+        if k > start && used + tokens > budget {
+            out.push(&which[start..k]);
+            (start, used) = (k, 0);
+        }
+        used += tokens;
+    }
+    out.push(&which[start..]);
+    out
+}
+
+/// Sums over tokens (losses and norms: over minibatches) of the updates that were made.
+#[derive(Debug, Clone, Default)]
+#[rustfmt::skip]
+struct Sums {
+    minibatches: f64, tokens: f64, policy: f64, bonus: f64, value: f64, k1: f64, k2: f64, k3: f64, ratio: f64,
+    ratio_max: f64, clipped: f64, value_clipped: f64, entropy: f64, grad_norm: f64, value_grad_norm: f64,
+}
+
+impl Sums {
+    #[rustfmt::skip]
+    fn add(&mut self, o: &Self) {
+        self.minibatches += 1.0;
+        self.tokens += o.tokens; self.policy += o.policy; self.value += o.value;
+        self.k1 += o.k1; self.k2 += o.k2; self.k3 += o.k3;
+        self.ratio += o.ratio; self.ratio_max = self.ratio_max.max(o.ratio_max);
+        self.clipped += o.clipped; self.value_clipped += o.value_clipped; self.entropy += o.entropy;
+        self.grad_norm += o.grad_norm; self.value_grad_norm += o.value_grad_norm;
+    }
+}
