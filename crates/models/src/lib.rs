@@ -5,6 +5,7 @@
 
 pub mod bert;
 pub mod chat;
+pub mod init;
 pub mod llama;
 pub mod load;
 pub mod lora;
@@ -13,6 +14,6 @@ pub mod pool;
 pub mod save;
 pub mod tokenizer;
 
-pub use bert::{BertConfig, BertFamily};
+pub use bert::{Bert, BertConfig, BertFamily};
 pub use llama::{Base, Frozen, Llama, LlamaConfig};
 pub use lora::{LoraConfig, Proj, lora_layout};

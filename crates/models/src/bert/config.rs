@@ -100,7 +100,7 @@ impl BertConfig {
             layer_norm_eps: v.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12),
             pad_token_id: v.get("pad_token_id").and_then(Value::as_u64).unwrap_or(default_pad) as usize,
         };
-        if c.hidden_size % c.num_heads != 0 {
+        if !c.hidden_size.is_multiple_of(c.num_heads) {
             return Err(unsupported(format!("{} heads in a width of {}", c.num_heads, c.hidden_size)));
         }
         Ok(c)

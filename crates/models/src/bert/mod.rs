@@ -2,4 +2,6 @@
 
 mod config;
 
+mod model;
 pub use config::{BertConfig, BertFamily, BertLayerIndex};
+pub use model::Bert;

@@ -115,7 +115,7 @@ impl LlamaConfig {
 
     /// Checks that the shape is possible.
     pub fn check(&self) -> Result<()> {
-        if self.num_heads % self.num_kv_heads != 0 || self.head_dim % 2 != 0 {
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(Error::data("check the shape of a Llama-family model")
                 .expected("num_heads a multiple of num_kv_heads, head_dim even")
                 .got(format!("{} and {}, {}", self.num_heads, self.num_kv_heads, self.head_dim)));

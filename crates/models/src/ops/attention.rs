@@ -27,6 +27,9 @@ pub struct Attention<'a> {
     pub causal: bool,
 }
 
+/// Gradients of one (key head, sequence): of its query heads, of keys, of values.
+type Task<'a> = (Vec<&'a mut [f32]>, &'a mut [f32], &'a mut [f32]);
+
 /// Cuts a head-major buffer into (head, sequence) pieces, heads outermost.
 fn pieces<'b>(x: &'b mut [f32], heads: usize, starts: &[usize], hd: usize) -> Vec<&'b mut [f32]> {
     let mut out = Vec::with_capacity(heads * starts.len());
@@ -101,12 +104,11 @@ impl Attention<'_> {
         let (hd, seqs) = (self.head_dim, self.starts.len() - 1);
         let group = self.heads / self.kv_heads;
         // One task a (key head, sequence): its query heads add to the same dk and dv, in order.
-        let mut tasks: Vec<(Vec<&mut [f32]>, &mut [f32], &mut [f32])> =
-            pieces(dk, self.kv_heads, self.starts, hd)
-                .into_iter()
-                .zip(pieces(dv, self.kv_heads, self.starts, hd))
-                .map(|(dk, dv)| (Vec::with_capacity(group), dk, dv))
-                .collect();
+        let mut tasks: Vec<Task<'_>> = pieces(dk, self.kv_heads, self.starts, hd)
+            .into_iter()
+            .zip(pieces(dv, self.kv_heads, self.starts, hd))
+            .map(|(dk, dv)| (Vec::with_capacity(group), dk, dv))
+            .collect();
         for (i, piece) in pieces(dq, self.heads, self.starts, hd).into_iter().enumerate() {
             tasks[(i / seqs / group) * seqs + i % seqs].0.push(piece);
         }
