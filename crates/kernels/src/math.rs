@@ -234,6 +234,35 @@ tiered! {
     }
 }
 
+tiered! {
+    /// Dot products of one query with `scores.len()` keys, `k`: `[keys, d]`.
+    query_keys(q: &[f32], k: &[f32], scores: &mut [f32]) {
+        let d = q.len();
+        let whole = d - d % L;
+        for (s, k) in scores.iter_mut().zip(k.chunks_exact(d)) {
+            let mut acc = [0.0f32; L];
+            for p in (0..whole).step_by(L) {
+                for i in 0..L {
+                    acc[i] += q[p + i] * k[p + i];
+                }
+            }
+            let rest: f32 = (whole..d).map(|i| q[i] * k[i]).sum();
+            *s = acc.iter().sum::<f32>() + rest;
+        }
+    }
+}
+tiered! {
+    /// `o = Σ_j p_j·v_j`, `v`: `[keys, d]`, in the order of keys.
+    weighted_sum(p: &[f32], v: &[f32], o: &mut [f32]) {
+        o.fill(0.0);
+        for (&p, v) in p.iter().zip(v.chunks_exact(o.len())) {
+            for (o, &v) in o.iter_mut().zip(v) {
+                *o += p * v;
+            }
+        }
+    }
+}
+
 /// `x ← softmax(scale·x)`; a row of −∞ becomes zeros.
 pub fn softmax(x: &mut [f32], factor: f32) {
     let m = max(x);

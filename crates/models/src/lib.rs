@@ -5,6 +5,7 @@
 
 pub mod bert;
 pub mod chat;
+pub mod generate;
 pub mod init;
 pub mod llama;
 pub mod load;

@@ -8,4 +8,5 @@ mod weights;
 pub(crate) use config::int;
 pub use config::{LayerIndex, LlamaConfig};
 pub use model::{Llama, no_adapter};
+pub(crate) use weights::Weights;
 pub use weights::{Base, Frozen};

@@ -96,6 +96,10 @@ impl<'a> Weights<'a> {
                 .got(format!("{} parameters for a model of width {}", layout.len, config.hidden_size))),
         }
     }
+    /// Whether all weights are in the parameters.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
     /// A norm's weight.
     pub(crate) fn norm(&self, i: usize) -> &'a [f32] {
         match self {
@@ -132,8 +136,8 @@ impl<'a> Weights<'a> {
         let (n, k) = p.shape(config);
         let adapter = match self {
             Self::Adapted { base, layout, data: Some(data) } => base.lora.index(layer, p).map(|i| Adapter {
-                a: &data[layout.tensors[i].range()],
-                b: &data[layout.tensors[i + 1].range()],
+                a: Weight::Plain(&data[layout.tensors[i].range()]),
+                b: Weight::Plain(&data[layout.tensors[i + 1].range()]),
                 rank: base.lora.rank,
                 scale: base.lora.scale(),
             }),

@@ -12,9 +12,9 @@ use super::{ROWS, size};
 #[derive(Clone, Copy)]
 pub struct Adapter<'a> {
     /// `[r, K]`.
-    pub a: &'a [f32],
+    pub a: Weight<'a>,
     /// `[N, r]`.
-    pub b: &'a [f32],
+    pub b: Weight<'a>,
     /// Rank.
     pub rank: usize,
     /// `alpha / r`.
@@ -65,9 +65,9 @@ impl Linear<'_> {
         }
         if let Some(a) = self.adapter {
             let u = size(&mut s.u, t * a.rank);
-            e.linear(t, a.rank, self.k, x, Weight::Plain(a.a), u, false);
+            e.linear(t, a.rank, self.k, x, a.a, u, false);
             math::scale(u, a.scale);
-            e.linear(t, self.n, a.rank, u, Weight::Plain(a.b), y, true);
+            e.linear(t, self.n, a.rank, u, a.b, y, true);
         }
     }
 
@@ -103,16 +103,16 @@ impl Linear<'_> {
         }
         if let Some(a) = self.adapter {
             let (u, du) = (size(&mut s.u, t * a.rank), size(&mut s.du, t * a.rank));
-            e.linear_dx(t, self.n, a.rank, dy, Weight::Plain(a.b), du, false);
+            e.linear_dx(t, self.n, a.rank, dy, a.b, du, false);
             math::scale(du, a.scale);
             if let Some((da, db)) = grads.adapter {
-                e.linear(t, a.rank, self.k, x, Weight::Plain(a.a), u, false);
+                e.linear(t, a.rank, self.k, x, a.a, u, false);
                 math::scale(u, a.scale);
                 e.linear_dw(t, self.n, a.rank, dy, u, db);
                 e.linear_dw(t, a.rank, self.k, du, x, da);
             }
             if let Some(dx) = dx {
-                e.linear_dx(t, a.rank, self.k, du, Weight::Plain(a.a), dx, true);
+                e.linear_dx(t, a.rank, self.k, du, a.a, dx, true);
             }
         }
     }
