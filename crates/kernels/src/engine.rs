@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::gemm::{self, PackedB, Store, View};
+use crate::gemm::{self, PackedB, Right, Store, View};
 
 /// Instruction set in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,18 +84,7 @@ impl Engine {
     }
     /// The tiers of this CPU, slowest first.
     pub fn available_tiers() -> Vec<Tier> {
-        #[allow(unused_mut)]
-        let mut t = vec![Tier::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                t.push(Tier::Avx2);
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                    t.push(Tier::Avx512);
-                }
-            }
-        }
-        t
+        [Tier::Portable, Tier::Avx2, Tier::Avx512].into_iter().filter(|&t| has(t)).collect()
     }
     /// Whether products are made of bf16 dot products.
     pub fn bf16_arithmetic(&self) -> bool {
@@ -151,9 +140,9 @@ impl Engine {
         match w {
             Weight::Packed(p) => {
                 assert_eq!((p.forward.n, p.forward.k), (n, k), "packed weight shape");
-                gemm::gemm_packed(self.tier, m, x, &p.forward, y, n, add, true);
+                gemm::gemm(self.tier(), m, x, Right::Packed(&p.forward), y, n, add, true);
             }
-            Weight::Plain(w) => self.product(m, n, k, x, View::rows(w, k).t(), y, n, add, true),
+            Weight::Plain(w) => self.product(m, n, k, x, View::rows(w, k).t(), y, n, add),
         }
     }
     /// `dx[m, k] = dy[m, n] · w` (added if `add`).
@@ -171,14 +160,14 @@ impl Engine {
         match w {
             Weight::Packed(p) => {
                 let b = p.backward.as_ref().unwrap_or_else(|| panic!("weight was packed for forward only"));
-                gemm::gemm_packed(self.tier, m, dy, b, dx, k, add, true);
+                gemm::gemm(self.tier(), m, dy, Right::Packed(b), dx, k, add, true);
             }
-            Weight::Plain(w) => self.product(m, k, n, dy, View::rows(w, k), dx, k, add, true),
+            Weight::Plain(w) => self.product(m, k, n, dy, View::rows(w, k), dx, k, add),
         }
     }
     /// `dw[n, k] += dyᵀ[n, m] · x[m, k]`.
     pub fn linear_dw(&self, m: usize, n: usize, k: usize, dy: &[f32], x: &[f32], dw: &mut [f32]) {
-        self.product(n, k, m, View::rows(dy, n).t(), View::rows(x, k), dw, k, true, true);
+        self.product(n, k, m, View::rows(dy, n).t(), View::rows(x, k), dw, k, true);
     }
     /// `C[m, n] (+)= A[m, k] · B[k, n]` on the calling thread, for the many small products of attention.
     /// f32 arithmetic whatever the precision. Rows of `c` are `ldc` apart.
@@ -193,10 +182,7 @@ impl Engine {
         ldc: usize,
         add: bool,
     ) {
-        gemm::with_panels(|p| {
-            p.fill(k, n, b, Store::F32, false);
-            gemm::gemm_packed(self.tier, m, a, p, c, ldc, add, false);
-        });
+        gemm::gemm(self.tier(), m, a, Right::Plain(b, k, n, Store::F32), c, ldc, add, false);
     }
     fn product(
         &self,
@@ -208,12 +194,28 @@ impl Engine {
         c: &mut [f32],
         ldc: usize,
         add: bool,
-        parallel: bool,
     ) {
-        gemm::with_panels(|p| {
-            p.fill(k, n, b, self.store(), parallel);
-            gemm::gemm_packed(self.tier, m, a, p, c, ldc, add, parallel);
-        });
+        gemm::gemm(self.tier(), m, a, Right::Plain(b, k, n, self.store()), c, ldc, add, true);
+    }
+    /// The tier, if the CPU has it: the field is public, and kernels must not run where they cannot.
+    fn tier(&self) -> Tier {
+        if has(self.tier) { self.tier } else { Tier::Portable }
+    }
+}
+
+/// Whether this CPU has a tier.
+fn has(tier: Tier) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let (avx2, avx512) = (
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+    );
+    #[cfg(not(target_arch = "x86_64"))]
+    let (avx2, avx512) = (false, false);
+    match tier {
+        Tier::Portable => true,
+        Tier::Avx2 => avx2,
+        Tier::Avx512 => avx2 && avx512,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::pack::Store;
-use super::{KC, MR, NR, Out, PackedB, depth_blocks};
+use super::{KC, MR, NR, Out, PackedB};
 use crate::engine::Tier;
 
 /// One register tile: `rows ≤ MR` rows and `cols ≤ NR` columns of `C (+)= a · b` over one depth block.
@@ -20,41 +20,51 @@ pub(super) struct Tile {
     pub(super) add: bool,
 }
 
-/// Computes the rectangle `rows × cols` (in panels) of `C`.
-///
-/// # Safety
-/// The rectangle lies inside `C` and no other task writes to it; `a` holds all panels of `A`.
-pub(super) unsafe fn block(
-    tier: Tier,
-    m: usize,
-    a: &[u32],
-    b: &PackedB,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    out: Out,
-    add: bool,
-) {
-    let mp = m.div_ceil(MR);
-    let steps = |kc: usize| if b.pairs() { kc.div_ceil(2) } else { kc };
-    for q in 0..depth_blocks(b.k) {
-        let kc = (b.k - q * KC).min(KC);
-        let depth = steps(kc);
-        for i in rows.clone() {
-            let pa = &a[q * mp * MR * steps(KC) + i * MR * depth..][..MR * depth];
-            for j in cols.clone() {
-                let tile = Tile {
-                    rows: (m - i * MR).min(MR),
-                    cols: (b.n - j * NR).min(NR),
-                    depth,
-                    a: pa.as_ptr(),
-                    b: b.data[b.offset(q, j)..].as_ptr(),
-                    // SAFETY: the caller promises that the rectangle lies inside C.
-                    c: unsafe { out.c.add(i * MR * out.ldc + j * NR) },
-                    ldc: out.ldc,
-                    add: add || q > 0,
-                };
-                // SAFETY: the tile's panels are whole; `Engine` only names a tier that the CPU has.
-                unsafe { run(tier, b.store, &tile) }
+/// A packed block of `A` (`m` rows, `k` depths) and the rows of `C` it belongs to.
+pub(super) struct Block<'a> {
+    pub(super) tier: Tier,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) a: &'a [u32],
+    pub(super) out: Out,
+    pub(super) add: bool,
+}
+
+impl Block<'_> {
+    /// Computes the rectangle `rows × cols` (in panels of `A` and of `b`) of `C`. The block's first depth is depth
+    /// block `q0` of `b`; panel 0 of `b` is panel `j0` of `C`.
+    ///
+    /// # Safety
+    /// The rectangle lies inside `C` and no other task writes to it; `a` holds all panels of the block.
+    pub(super) unsafe fn run(
+        &self,
+        b: &PackedB,
+        q0: usize,
+        j0: usize,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) {
+        let mp = self.m.div_ceil(MR);
+        let steps = |kc: usize| if b.pairs() { kc.div_ceil(2) } else { kc };
+        for q in 0..self.k.div_ceil(KC) {
+            let depth = steps((self.k - q * KC).min(KC));
+            for i in rows.clone() {
+                let pa = &self.a[q * mp * MR * steps(KC) + i * MR * depth..][..MR * depth];
+                for j in cols.clone() {
+                    let tile = Tile {
+                        rows: (self.m - i * MR).min(MR),
+                        cols: (b.n - j * NR).min(NR),
+                        depth,
+                        a: pa.as_ptr(),
+                        b: b.data[b.offset(q0 + q, j)..].as_ptr(),
+                        // SAFETY: the caller promises that the rectangle lies inside C.
+                        c: unsafe { self.out.c.add(i * MR * self.out.ldc + (j0 + j) * NR) },
+                        ldc: self.out.ldc,
+                        add: self.add || q > 0,
+                    };
+                    // SAFETY: the tile's panels are whole; `Engine` only names a tier that the CPU has.
+                    unsafe { run(self.tier, b.store, &tile) }
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Panels: operands rearranged so that the register tile reads memory in order.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{KC, MR, NR, View, depth_blocks};
+use super::slab::{self, Source};
+use super::{KC, MR, NR, View};
 
 /// How the elements of a packed matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,139 +68,80 @@ impl PackedB {
     /// Packs `B[k, n]`, reusing the buffer.
     pub(crate) fn fill(&mut self, k: usize, n: usize, b: View<'_>, store: Store, parallel: bool) {
         b.check(k, n);
-        (self.n, self.k, self.store) = (n, k, store);
-        let np = n.div_ceil(NR);
-        let total = (0..depth_blocks(k)).map(|q| np * Self::words(store, (k - q * KC).min(KC))).sum();
-        self.data.resize(total, 0);
-        let mut rest = self.data.as_mut_slice();
-        for q in 0..depth_blocks(k) {
-            let kc = (k - q * KC).min(KC);
-            let words = Self::words(store, kc);
-            let (block, tail) = rest.split_at_mut(np * words);
-            rest = tail;
-            let pack = |(j, panel): (usize, &mut [u32])| pack_panel(panel, q * KC, kc, j * NR, n, b, store);
-            if words == 0 {
-                continue;
-            }
-            if parallel && np > 1 {
-                block.par_chunks_mut(words).enumerate().for_each(pack);
-            } else {
-                block.chunks_mut(words).enumerate().for_each(pack);
-            }
-        }
+        self.fill_part(0..k, 0..n, b, store, parallel);
+    }
+    /// Packs depths `ks` and columns `ns` of `b`, reusing the buffer.
+    pub(super) fn fill_part(
+        &mut self,
+        ks: Range<usize>,
+        ns: Range<usize>,
+        b: View<'_>,
+        store: Store,
+        parallel: bool,
+    ) {
+        (self.k, self.n, self.store) = (ks.len(), ns.len(), store);
+        let np = ns.len().div_ceil(NR);
+        let words = |kc: usize| Self::words(store, kc);
+        panels(&mut self.data, ks.len(), np, &words, parallel, |panel, q0, kc, j| {
+            let j0 = ns.start + j * NR;
+            let source = Source {
+                data: b.data,
+                base: (ks.start + q0) * b.row + j0 * b.col,
+                deep: b.row,
+                side: b.col,
+                lanes: (ns.end - j0).min(NR),
+            };
+            slab::fill(panel, NR, kc, source, store);
+        });
     }
 }
 
-/// Packs columns `j0..j0 + NR` (zeros beyond `n`) of depths `k0..k0 + kc`.
-fn pack_panel(panel: &mut [u32], k0: usize, kc: usize, j0: usize, n: usize, b: View<'_>, store: Store) {
-    let cols = (n - j0).min(NR);
-    if cols < NR {
-        panel.fill(0);
-    }
-    let at = |p: usize, j: usize| b.data[(k0 + p) * b.row + (j0 + j) * b.col];
-    match store {
-        Store::F32 if b.col == 1 => {
-            for p in 0..kc {
-                let src = &b.data[(k0 + p) * b.row + j0..][..cols];
-                for (d, s) in panel[p * NR..p * NR + cols].iter_mut().zip(src) {
-                    *d = s.to_bits();
-                }
-            }
-        }
-        Store::F32 if b.row == 1 => {
-            // Four rows of the source at a time keep both streams in the cache.
-            for j in 0..cols {
-                let src = &b.data[(j0 + j) * b.col + k0..][..kc];
-                for (p, s) in src.iter().enumerate() {
-                    panel[p * NR + j] = s.to_bits();
-                }
-            }
-        }
-        Store::F32 => {
-            for p in 0..kc {
-                for j in 0..cols {
-                    panel[p * NR + j] = at(p, j).to_bits();
-                }
-            }
-        }
-        Store::Bf16 => {
-            // Columns j and j + 16 share a word, so that one widening gives 16 neighbours.
-            for p in 0..kc {
-                for j in 0..NR / 2 {
-                    let lo = if j < cols { bf16_round(at(p, j)) } else { 0 };
-                    let hi = if j + NR / 2 < cols { bf16_round(at(p, j + NR / 2)) } else { 0 };
-                    panel[p * NR / 2 + j] = u32::from(lo) | (u32::from(hi) << 16);
-                }
-            }
-        }
-        Store::Pairs if b.row == 1 => {
-            for j in 0..cols {
-                let src = &b.data[(j0 + j) * b.col + k0..][..kc];
-                for (p, s) in src.chunks(2).enumerate() {
-                    let hi = s.get(1).map_or(0, |&x| u32::from(bf16_round(x)));
-                    panel[p * NR + j] = u32::from(bf16_round(s[0])) | (hi << 16);
-                }
-            }
-        }
-        Store::Pairs => {
-            for p in 0..kc.div_ceil(2) {
-                for j in 0..cols {
-                    let lo = u32::from(bf16_round(at(2 * p, j)));
-                    let hi = if 2 * p + 1 < kc { u32::from(bf16_round(at(2 * p + 1, j))) } else { 0 };
-                    panel[p * NR + j] = lo | (hi << 16);
-                }
-            }
-        }
+/// Cuts `data` into panels, depth block by depth block, and fills each by `f(panel, first depth, depths, index)`.
+fn panels(
+    data: &mut Vec<u32>,
+    k: usize,
+    count: usize,
+    words: &(dyn Fn(usize) -> usize + Sync),
+    parallel: bool,
+    f: impl Fn(&mut [u32], usize, usize, usize) + Sync,
+) {
+    let (whole, last) = (k / KC, k % KC);
+    data.resize(count * (whole * words(KC) + words(last)), 0);
+    let (blocks, tail) = data.split_at_mut(count * whole * words(KC));
+    let in_block = |(i, panel): (usize, &mut [u32])| f(panel, i / count * KC, KC, i % count);
+    let in_tail = |(i, panel): (usize, &mut [u32])| f(panel, whole * KC, last, i);
+    if parallel && count * k > 8192 / MR {
+        blocks.par_chunks_mut(words(KC)).enumerate().for_each(in_block);
+        tail.par_chunks_mut(words(last).max(1)).enumerate().for_each(in_tail);
+    } else {
+        blocks.chunks_mut(words(KC)).enumerate().for_each(in_block);
+        tail.chunks_mut(words(last).max(1)).enumerate().for_each(in_tail);
     }
 }
 
-/// Packs `A[m, k]` in panels of [`MR`] rows: depth block by depth block, panel by panel, `[kc, MR]` each
-/// (`[kc / 2, MR]` pairs of bf16 if `pairs`). Rows beyond `m` are zero.
-pub(super) fn pack_a(out: &mut Vec<u32>, m: usize, k: usize, a: View<'_>, pairs: bool, parallel: bool) {
-    let mp = m.div_ceil(MR);
-    let depth = |kc: usize| if pairs { kc.div_ceil(2) } else { kc };
-    let total = (0..depth_blocks(k)).map(|q| mp * MR * depth((k - q * KC).min(KC))).sum();
-    out.resize(total, 0);
-    let mut rest = out.as_mut_slice();
-    for q in 0..depth_blocks(k) {
-        let (k0, kc) = (q * KC, (k - q * KC).min(KC));
-        let words = MR * depth(kc);
-        let (block, tail) = rest.split_at_mut(mp * words);
-        rest = tail;
-        let pack = |(i, panel): (usize, &mut [u32])| {
-            let rows = (m - i * MR).min(MR);
-            if rows < MR {
-                panel.fill(0);
-            }
-            for r in 0..rows {
-                let base = (i * MR + r) * a.row + k0 * a.col;
-                if pairs {
-                    for p in 0..depth(kc) {
-                        let lo = u32::from(bf16_round(a.data[base + 2 * p * a.col]));
-                        let hi = if 2 * p + 1 < kc {
-                            u32::from(bf16_round(a.data[base + (2 * p + 1) * a.col]))
-                        } else {
-                            0
-                        };
-                        panel[p * MR + r] = lo | (hi << 16);
-                    }
-                } else if a.col == 1 {
-                    for (p, s) in a.data[base..base + kc].iter().enumerate() {
-                        panel[p * MR + r] = s.to_bits();
-                    }
-                } else {
-                    for p in 0..kc {
-                        panel[p * MR + r] = a.data[base + p * a.col].to_bits();
-                    }
-                }
-            }
+/// Packs rows `ms` and depths `ks` of `a` in panels of [`MR`] rows: depth block by depth block, panel by panel,
+/// `[kc, MR]` each (`[kc / 2, MR]` pairs of bf16 if `pairs`). Rows beyond the last are zero.
+pub(super) fn pack_a(
+    out: &mut Vec<u32>,
+    ms: Range<usize>,
+    ks: Range<usize>,
+    a: View<'_>,
+    pairs: bool,
+    parallel: bool,
+) {
+    let (store, mp) = (if pairs { Store::Pairs } else { Store::F32 }, ms.len().div_ceil(MR));
+    let words = |kc: usize| if pairs { kc.div_ceil(2) * MR } else { kc * MR };
+    panels(out, ks.len(), mp, &words, parallel, |panel, q0, kc, i| {
+        let i0 = ms.start + i * MR;
+        let source = Source {
+            data: a.data,
+            base: (ks.start + q0) * a.col + i0 * a.row,
+            deep: a.col,
+            side: a.row,
+            lanes: (ms.end - i0).min(MR),
         };
-        if parallel && mp > 1 {
-            block.par_chunks_mut(words).enumerate().for_each(pack);
-        } else {
-            block.chunks_mut(words).enumerate().for_each(pack);
-        }
-    }
+        slab::fill(panel, MR, kc, source, store);
+    });
 }
 
 thread_local! {
