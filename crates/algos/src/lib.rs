@@ -3,5 +3,6 @@
 pub mod losses;
 mod metrics;
 pub mod ppo;
+pub mod sft;
 
 pub use metrics::Metrics;
