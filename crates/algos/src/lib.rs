@@ -4,5 +4,6 @@ pub mod losses;
 mod metrics;
 pub mod ppo;
 pub mod sft;
+pub mod value_fit;
 
 pub use metrics::Metrics;
