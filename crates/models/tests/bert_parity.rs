@@ -1,5 +1,6 @@
 //! BERT and RoBERTa against exact numbers (`fixtures/tiny-bert`, `fixtures/tiny-roberta`): hidden and pooled
 //! states, gradients, bits for 1 and 2 threads.
+#![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 
