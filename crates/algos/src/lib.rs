@@ -1,6 +1,7 @@
 //! Learning algorithms as pure functions over the seams of `ecr_core`: no model, no file, no clock.
 
 pub mod classify;
+pub mod critic;
 pub mod losses;
 mod metrics;
 pub mod ppo;

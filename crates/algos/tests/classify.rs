@@ -91,3 +91,28 @@ fn macro_f1_counts_labels_with_support_only() {
     assert!((macro_f1(&c) - 0.5 * (2.0 / 3.0 + 0.5)).abs() < 1e-12);
     assert!((majority_macro_f1(&[0, 0, 1, 1], 0, 3) - 1.0 / 3.0).abs() < 1e-12);
 }
+
+#[test]
+fn the_critic_learns_labels_and_order() {
+    use ecr_algos::critic::{Pair, critic_step, head_metrics, predict};
+    let mut layout = Layout::new();
+    layout.push("embedding", &[6, 4], true);
+    let mut draws = Stream::new(8).rng();
+    let mut p = Params::from_data(Arc::new(layout), (0..24).map(|_| draws.normal() as f32).collect());
+    p.make_trainable();
+    let mut batch = Packed::new();
+    (0..4u32).for_each(|t| batch.push(&[t, 5], &[false; 2]));
+    let targets = [Some(0.1), None, Some(0.9), None, Some(0.4), None, Some(0.6), None];
+    let pairs = [Pair { better: 0, worse: 1, head: 1 }, Pair { better: 1, worse: 2, head: 1 }];
+    let (mut bag, mut head) = (Bag::default(), zero_head(2, 4));
+    for _ in 0..300 {
+        let adam = AdamW::default();
+        critic_step(&mut bag, &mut p, &mut head, &batch, &targets, &pairs, 0.5, &adam, (0.05, 0.05), 1.0)
+            .unwrap();
+    }
+    let out = predict(&mut bag, &p, &head, &batch).unwrap();
+    assert!(out[1] > out[3] && out[3] > out[5], "{out:?}");
+    let m = head_metrics(&[out[0], out[2], out[4], out[6]], &[0.1, 0.9, 0.4, 0.6], 0.5);
+    assert!(m.get("mse").unwrap() < 0.01 && m.get("r2").unwrap() > 0.8);
+    assert!(m.get("spearman").unwrap() > 0.99 && m.get("pairwise_accuracy") == Some(1.0));
+}
