@@ -14,6 +14,7 @@ pub mod ops;
 pub mod pool;
 pub mod save;
 pub mod tokenizer;
+pub mod value;
 
 pub use bert::{Bert, BertConfig, BertFamily};
 pub use llama::{Base, Frozen, Llama, LlamaConfig};

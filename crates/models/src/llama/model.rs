@@ -205,6 +205,11 @@ impl Llama {
         Ok(())
     }
 
+    /// Final states of `rows` into [`Llama::states`], nothing kept.
+    pub(crate) fn run_trunk(&mut self, params: &Params, batch: &Packed, rows: Vec<usize>) -> Result<()> {
+        self.trunk(params, batch, rows, false)
+    }
+
     /// From `∂L/∂states` in `ws.d_states` (`[R, D]`) to gradients of everything below, added to `params.grad`.
     fn trunk_backward(&mut self, params: &mut Params, kept: &Kept) -> Result<()> {
         let c = &self.config;
