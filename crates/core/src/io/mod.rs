@@ -1,4 +1,14 @@
 //! The one I/O seam. Nothing else in the workspace opens, writes, renames or removes a file.
+//!
+//! Promises: a file written here is the old or the new one after a crash; a directory committed here is there
+//! whole or not at all; a log cut to a recorded length continues byte for byte. `ECR_FAILPOINT` makes named points
+//! fail (see [`fail_point`]), for tests.
+#![allow(clippy::disallowed_methods)]
+
+mod append;
+mod commit;
+mod fail;
+mod lock;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,9 +16,13 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+pub use append::AppendLog;
+pub use commit::{commit_dir, read_committed};
+pub use fail::fail_point;
+pub use lock::DirLock;
+
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    #[allow(clippy::disallowed_methods)]
     fs::read(path).map_err(|e| Error::io("read", path, &e))
 }
 
@@ -34,39 +48,127 @@ pub fn read_maybe_gz(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes a file so that it is either the old or the new one after a crash: aside, fsync, rename, fsync the
 /// directory.
+///
+/// # Errors
+/// [`crate::Kind::Io`]; the file that was there before is intact.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     create_dir_all(dir)?;
     let mut tmp = path.as_os_str().to_owned();
     tmp.push(".tmp");
     let tmp = PathBuf::from(tmp);
-    let fail = |e: std::io::Error| {
-        Error::io("write", path, &e).files("the file that was there before, if any, is intact")
-    };
-    #[allow(clippy::disallowed_methods)]
-    let mut f = fs::File::create(&tmp).map_err(fail)?;
-    f.write_all(bytes).map_err(fail)?;
-    f.sync_all().map_err(fail)?;
-    #[allow(clippy::disallowed_methods)]
-    fs::rename(&tmp, path).map_err(fail)?;
+    let written = write_synced(&tmp, bytes).and_then(|()| fail_point("atomic_write.rename"));
+    if let Err(e) = written.and_then(|()| fs::rename(&tmp, path)) {
+        let _ = fs::remove_file(&tmp);
+        return Err(Error::io("write", path, &e)
+            .files("the file that was there before, if any, is intact")
+            .hint(if e.kind() == std::io::ErrorKind::StorageFull {
+                format!("free at least {} bytes on that disk and run the same command again", bytes.len())
+            } else {
+                "check the directory's permissions and run the same command again".into()
+            }));
+    }
     sync_dir(dir)
+}
+
+/// Writes and fsyncs a file in place.
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut f = fs::File::create(path)?;
+    fail_point("write")?;
+    f.write_all(bytes)?;
+    f.sync_all()
 }
 
 /// Creates a directory and its parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
-    #[allow(clippy::disallowed_methods)]
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
     fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, &e))
 }
 
 /// Flushes a directory's entries to the disk.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    #[allow(clippy::disallowed_methods)]
     fs::File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io("sync directory", path, &e))
+}
+
+/// Entries of a directory by name; empty if it does not exist.
+pub fn read_dir_sorted(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", path, &e)),
+    };
+    let mut out = Vec::new();
+    for entry in entries {
+        out.push(entry.map_err(|e| Error::io("list", path, &e))?.path());
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// All files below a path (itself, if it is a file), by name.
+pub fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut out = Vec::new();
+    for entry in read_dir_sorted(path)? {
+        out.extend(files_below(&entry)?);
+    }
+    Ok(out)
+}
+
+/// Removes a directory and everything in it; nothing if it does not exist.
+pub fn remove_dir_all(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// SHA-256 of bytes, hex.
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// BLAKE3 of bytes, hex.
+pub fn blake3(bytes: &[u8]) -> String {
+    ::blake3::hash(bytes).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("ecr-io-{name}-{}", std::process::id()));
+        fs::remove_dir_all(&dir).ok();
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn atomic_write_replaces_and_leaves_no_scratch() {
+        let dir = scratch("atomic");
+        let path = dir.join("a/b.txt");
+        atomic_write(&path, b"one").unwrap();
+        atomic_write(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        assert_eq!(files_below(&dir).unwrap(), [path]);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_in_the_way_is_a_clean_error() {
+        let dir = scratch("in-the-way");
+        fs::create_dir_all(dir.join("x/y")).unwrap();
+        let e = atomic_write(&dir.join("x"), b"one").unwrap_err();
+        assert_eq!(e.exit_code(), 5);
+        assert!(e.to_string().contains("intact"));
+        assert!(!dir.join("x.tmp").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
 }
