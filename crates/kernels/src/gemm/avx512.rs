@@ -12,36 +12,39 @@ use super::{MR, NR};
 /// See [`Tile`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn finish<const R: usize>(t: &Tile, acc: [[__m512; 2]; R]) {
+unsafe fn finish<const R: usize, const V: usize>(t: &Tile, acc: [[__m512; V]; R]) {
     let mask = |c: usize| -> __mmask16 { if c >= 16 { 0xffff } else { (1u16 << c) - 1 } };
-    let (m0, m1) = (mask(t.cols), mask(t.cols.saturating_sub(16)));
-    for (r, [mut x, mut y]) in acc.into_iter().enumerate() {
-        // SAFETY: masked to the columns of the tile; a masked-out lane is not touched.
-        unsafe {
-            let c = t.c.add(r * t.ldc);
-            let c1 = c.wrapping_add(16);
-            if t.add {
-                x = _mm512_add_ps(_mm512_maskz_loadu_ps(m0, c), x);
-                y = _mm512_add_ps(_mm512_maskz_loadu_ps(m1, c1), y);
+    for (r, sums) in acc.into_iter().enumerate() {
+        for (q, mut x) in sums.into_iter().enumerate() {
+            let keep = mask(t.cols.saturating_sub(16 * q));
+            // SAFETY: masked to the columns of the tile; a masked-out lane is not touched.
+            unsafe {
+                let c = t.c.wrapping_add(r * t.ldc + 16 * q);
+                if t.add {
+                    x = _mm512_add_ps(_mm512_maskz_loadu_ps(keep, c), x);
+                }
+                _mm512_mask_storeu_ps(c, keep, x);
             }
-            _mm512_mask_storeu_ps(c, m0, x);
-            _mm512_mask_storeu_ps(c1, m1, y);
         }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn f32_rows<const R: usize>(t: &Tile) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; R];
+unsafe fn f32_rows<const R: usize, const V: usize>(t: &Tile) {
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: panels hold `depth` steps.
     unsafe {
         let (mut a, mut b) = (t.a.cast::<f32>(), t.b.cast::<f32>());
         for _ in 0..t.depth {
-            let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+            let mut w = [_mm512_setzero_ps(); V];
+            for q in 0..V {
+                w[q] = _mm512_loadu_ps(b.add(16 * q));
+            }
             for r in 0..R {
                 let x = _mm512_set1_ps(*a.add(r));
-                acc[r][0] = _mm512_fmadd_ps(x, b0, acc[r][0]);
-                acc[r][1] = _mm512_fmadd_ps(x, b1, acc[r][1]);
+                for q in 0..V {
+                    acc[r][q] = _mm512_fmadd_ps(x, w[q], acc[r][q]);
+                }
             }
             a = a.add(MR);
             b = b.add(NR);
@@ -51,20 +54,23 @@ unsafe fn f32_rows<const R: usize>(t: &Tile) {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn bf16_rows<const R: usize>(t: &Tile) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; R];
+unsafe fn bf16_rows<const R: usize, const V: usize>(t: &Tile) {
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
     let high = _mm512_set1_epi32(0xffff_0000u32 as i32);
     // SAFETY: panels hold `depth` steps.
     unsafe {
         let (mut a, mut b) = (t.a.cast::<f32>(), t.b);
         for _ in 0..t.depth {
-            let w = _mm512_loadu_si512(b.cast());
-            let b0 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(w));
-            let b1 = _mm512_castsi512_ps(_mm512_and_si512(w, high));
+            let both = _mm512_loadu_si512(b.cast());
+            let mut w = [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)); V];
+            if V > 1 {
+                w[V - 1] = _mm512_castsi512_ps(_mm512_and_si512(both, high));
+            }
             for r in 0..R {
                 let x = _mm512_set1_ps(*a.add(r));
-                acc[r][0] = _mm512_fmadd_ps(x, b0, acc[r][0]);
-                acc[r][1] = _mm512_fmadd_ps(x, b1, acc[r][1]);
+                for q in 0..V {
+                    acc[r][q] = _mm512_fmadd_ps(x, w[q], acc[r][q]);
+                }
             }
             a = a.add(MR);
             b = b.add(NR / 2);
@@ -74,18 +80,21 @@ unsafe fn bf16_rows<const R: usize>(t: &Tile) {
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pairs_rows<const R: usize>(t: &Tile) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; R];
+unsafe fn pairs_rows<const R: usize, const V: usize>(t: &Tile) {
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: panels hold `depth` steps of pairs.
     unsafe {
         let (mut a, mut b) = (t.a, t.b);
         for _ in 0..t.depth {
-            let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
-            let b1: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(16).cast()));
+            let mut w = [std::mem::transmute::<__m512i, __m512bh>(_mm512_setzero_si512()); V];
+            for q in 0..V {
+                w[q] = std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(b.add(16 * q).cast()));
+            }
             for r in 0..R {
                 let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(r) as i32));
-                acc[r][0] = _mm512_dpbf16_ps(acc[r][0], x, b0);
-                acc[r][1] = _mm512_dpbf16_ps(acc[r][1], x, b1);
+                for q in 0..V {
+                    acc[r][q] = _mm512_dpbf16_ps(acc[r][q], x, w[q]);
+                }
             }
             a = a.add(MR);
             b = b.add(NR);
@@ -94,21 +103,34 @@ unsafe fn pairs_rows<const R: usize>(t: &Tile) {
     }
 }
 
+/// Up to 12 rows; one vector of columns or two.
 macro_rules! by_rows {
     ($t:expr, $f:ident) => {
-        match $t.rows {
-            1 => $f::<1>($t),
-            2 => $f::<2>($t),
-            3 => $f::<3>($t),
-            4 => $f::<4>($t),
-            5 => $f::<5>($t),
-            6 => $f::<6>($t),
-            7 => $f::<7>($t),
-            8 => $f::<8>($t),
-            9 => $f::<9>($t),
-            10 => $f::<10>($t),
-            11 => $f::<11>($t),
-            _ => $f::<12>($t),
+        match ($t.rows, $t.cols <= 16) {
+            (1, true) => $f::<1, 1>($t),
+            (1, false) => $f::<1, 2>($t),
+            (2, true) => $f::<2, 1>($t),
+            (2, false) => $f::<2, 2>($t),
+            (3, true) => $f::<3, 1>($t),
+            (3, false) => $f::<3, 2>($t),
+            (4, true) => $f::<4, 1>($t),
+            (4, false) => $f::<4, 2>($t),
+            (5, true) => $f::<5, 1>($t),
+            (5, false) => $f::<5, 2>($t),
+            (6, true) => $f::<6, 1>($t),
+            (6, false) => $f::<6, 2>($t),
+            (7, true) => $f::<7, 1>($t),
+            (7, false) => $f::<7, 2>($t),
+            (8, true) => $f::<8, 1>($t),
+            (8, false) => $f::<8, 2>($t),
+            (9, true) => $f::<9, 1>($t),
+            (9, false) => $f::<9, 2>($t),
+            (10, true) => $f::<10, 1>($t),
+            (10, false) => $f::<10, 2>($t),
+            (11, true) => $f::<11, 1>($t),
+            (11, false) => $f::<11, 2>($t),
+            (_, true) => $f::<12, 1>($t),
+            (_, false) => $f::<12, 2>($t),
         }
     };
 }
