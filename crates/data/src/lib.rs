@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod critic_rows;
 pub mod degradations;
+pub mod demo;
 pub mod emotion_labels;
 pub mod mentions;
 pub mod prepare;
