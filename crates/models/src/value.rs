@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use ecr_core::seam::{Pass, Policy, Value};
+use ecr_core::seam::Value;
 use ecr_core::{Error, Layout, Packed, Params, Result, Stream};
 use ecr_kernels::{Engine, Weight};
 

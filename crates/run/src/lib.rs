@@ -1,1 +1,12 @@
-//! ecr-run
+//! Runs: configuration, the stage graph and its stages, checkpoints, logs.
+//!
+//! The only crate that reads configuration, the environment and the clock. Stages call pure algorithms over the
+//! seams, write results atomically, and continue from their last checkpoint.
+
+pub mod checkpoint;
+pub mod config;
+pub mod graph;
+pub mod log;
+pub mod measure;
+pub mod prompting;
+pub mod rundir;

@@ -124,8 +124,11 @@ impl Prompting {
             let skip = dialogue.turns[context..first].iter().filter(|t| t.role == Role::Recommender).count();
             let mut last = n;
             let window = loop {
-                let messages: Vec<Message> =
-                    self.system_message().into_iter().chain(turns[context..last].iter().flatten().cloned()).collect();
+                let messages: Vec<Message> = self
+                    .system_message()
+                    .into_iter()
+                    .chain(turns[context..last].iter().flatten().cloned())
+                    .collect();
                 let (mut tokens, mut loss_mask) = self.chat.encode_dialogue(&messages, &self.tokenizer)?;
                 if tokens.len() > self.window_max && last > first + 1 {
                     // Drop about as many turns as are over, at least one.

@@ -1,0 +1,266 @@
+//! Configuration: one documented structure, filled in layers (built-in defaults, preset, files, `--set`, flags).
+//! Every value remembers where it came from; an unknown key is an error that names the nearest known one.
+
+mod aliases;
+mod layers;
+mod presets;
+
+use ecr_algos::ppo::PpoConfig;
+use serde::{Deserialize, Serialize};
+
+pub use aliases::{ALIASES, alias};
+pub use layers::{Layers, Origin};
+pub use presets::{PRESETS, preset};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Seed, kernels.
+    pub run: Run,
+    /// Where conversations come from.
+    pub data: Data,
+    /// The language model.
+    pub policy: Policy,
+    /// Adapter over a pretrained model.
+    pub lora: Lora,
+    /// The encoder of emotion scorers and critic.
+    pub encoder: Encoder,
+    /// Emotion classifiers.
+    pub emotion: Emotion,
+    /// Quality critic.
+    pub critic: Critic,
+    /// Supervised baseline.
+    pub sft: Sft,
+    /// Reward weights.
+    pub reward: Reward,
+    /// Warm start of the value function.
+    pub value: Value,
+    /// Alignment.
+    pub ppo: PpoConfig,
+    /// Evaluation and comparison.
+    pub eval: Eval,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $ty,)* }
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default,)* } }
+        }
+    };
+}
+
+section! {
+    /// Seed and kernels.
+    Run {
+        /// Seed of every random stream. Default 42.
+        seed: u64 = 42,
+        /// Threads; 0 = all. Results do not depend on it. Default 0.
+        threads: usize = 0,
+        /// `f32`, or `bf16` (bf16 arithmetic where the CPU has it). Default bf16.
+        precision: String = "bf16".into(),
+        /// `auto`, `portable`, `avx2` or `avx512`. Default auto.
+        tier: String = "auto".into(),
+        /// Steps between checkpoints. Default 10.
+        checkpoint_every: u64 = 10,
+        /// Log prompts, samples and token log-probabilities. Default false.
+        debug: bool = false,
+        /// Log every sample with its reward breakdown. Default false.
+        log_all: bool = false,
+    }
+}
+section! {
+    /// Where conversations come from.
+    Data {
+        /// `demo` (embedded generator) or `redial` (raw ReDial files). Default demo.
+        source: String = "demo".into(),
+        /// Directory of the data sets (`redial/`, `kg/`, `empathy/`); a relative path is from the configuration file.
+        path: String = String::new(),
+        /// Training dialogues of the demo.
+        demo_train: usize = 700,
+        /// Validation dialogues of the demo.
+        demo_valid: usize = 80,
+        /// Test dialogues of the demo.
+        demo_test: usize = 200,
+        /// Most training dialogues used; 0 = all.
+        max_train: usize = 0,
+        /// More bad lines than this are an error.
+        max_bad_lines: usize = 50,
+        /// `resp` of the record files holds `<movie>` slots.
+        slots: bool = false,
+    }
+}
+section! {
+    /// The language model.
+    Policy {
+        /// Model directory or GGUF file; empty = trained from scratch in the shape below.
+        path: String = String::new(),
+        /// Vocabulary of the tokenizer trained from scratch.
+        vocab_size: usize = 2048,
+        /// Width.
+        hidden_size: usize = 128,
+        /// Feed-forward width.
+        intermediate_size: usize = 384,
+        /// Blocks.
+        num_layers: usize = 4,
+        /// Attention heads.
+        num_heads: usize = 4,
+        /// Key and value heads.
+        num_kv_heads: usize = 2,
+        /// First system message; empty = none.
+        system: String = String::new(),
+        /// Longest prompt, tokens.
+        context_max: usize = 192,
+        /// Longest training window, tokens.
+        window_max: usize = 320,
+    }
+}
+section! {
+    /// Adapter over a pretrained model.
+    Lora {
+        /// Rank; 0 = train all weights.
+        rank: usize = 0,
+        /// The update is scaled by alpha / rank.
+        alpha: f64 = 32.0,
+        /// Adapted projections.
+        targets: Vec<String> = vec!["q_proj".into(), "v_proj".into()],
+    }
+}
+section! {
+    /// The encoder of emotion scorers and critic.
+    Encoder {
+        /// Model directory or name (`roberta-base`); empty = from scratch in the shape below.
+        path: String = String::new(),
+        /// Width.
+        hidden_size: usize = 96,
+        /// Feed-forward width.
+        intermediate_size: usize = 192,
+        /// Blocks.
+        num_layers: usize = 2,
+        /// Attention heads.
+        num_heads: usize = 4,
+        /// Longest input, tokens.
+        max_len: usize = 160,
+    }
+}
+section! {
+    /// Emotion classifiers.
+    Emotion {
+        /// Peak learning rate.
+        learning_rate: f64 = 1e-3,
+        /// Tokens a batch.
+        batch_tokens: usize = 768,
+        /// Passes over the data.
+        epochs: u64 = 3,
+        /// Most training texts of each scorer; 0 = all.
+        max_texts: usize = 0,
+    }
+}
+section! {
+    /// Quality critic.
+    Critic {
+        /// Peak learning rate.
+        learning_rate: f64 = 1e-3,
+        /// Rows a step.
+        batch_size: usize = 16,
+        /// Passes over the data.
+        epochs: u64 = 2,
+        /// Most training rows; 0 = all.
+        max_rows: usize = 3000,
+        /// Longest input, tokens; the context is cut from the left, the reply never.
+        max_length: usize = 128,
+        /// Weight of the pairwise ranking loss.
+        rank_weight: f64 = 0.5,
+        /// Trained critic to use instead of training one (a directory, or a file in it).
+        pretrained_path: String = String::new(),
+    }
+}
+section! {
+    /// Supervised baseline.
+    Sft {
+        /// Peak learning rate.
+        learning_rate: f64 = 2e-3,
+        /// Weight decay of AdamW.
+        weight_decay: f64 = 0.01,
+        /// Largest gradient norm.
+        max_grad_norm: f64 = 1.0,
+        /// Training windows (about a dialogue each) a step.
+        batch_size: usize = 12,
+        /// Tokens of one forward pass; does not change results.
+        micro_batch_tokens: usize = 2048,
+        /// Steps at most.
+        max_steps: u64 = 300,
+        /// Passes over the data at most; 0 = as many as the steps take.
+        epochs: u64 = 0,
+        /// Warm-up steps.
+        warmup_steps: u64 = 10,
+        /// Steps between validations.
+        eval_every: u64 = 50,
+        /// Validations without improvement before stopping.
+        patience: usize = 2,
+        /// Validation dialogues.
+        valid_dialogues: usize = 80,
+        /// Candidates of the recommender listed in the prompt: a number, or `auto` to choose between 0 and
+        /// `max_candidates` on validation.
+        candidates: String = "auto".into(),
+        /// What `auto` compares with none.
+        max_candidates: usize = 4,
+        /// Steps of each trial of `auto`.
+        trial_steps: u64 = 40,
+    }
+}
+section! {
+    /// Reward weights; a component of weight 0 is still measured.
+    Reward {
+        /// Smoothed BLEU against the human reply.
+        bleu: f64 = 1.0,
+        /// Distinct n-grams within the reply and against the batch.
+        distinct: f64 = 0.5,
+        /// Emotional fit.
+        empathy: f64 = 2.0,
+        /// Fitting, new, known films.
+        recommendation: f64 = 1.5,
+        /// Form.
+        format: f64 = 0.1,
+    }
+}
+section! {
+    /// Warm start of the value function.
+    Value {
+        /// Baseline rollouts it is fitted on.
+        rollouts: usize = 512,
+        /// Rollouts held out for explained variance.
+        held_out: usize = 128,
+        /// Units of the head's hidden layer.
+        hidden: usize = 64,
+        /// Learning rate.
+        learning_rate: f64 = 3e-3,
+        /// Passes over the rollouts in each phase.
+        epochs: u64 = 4,
+    }
+}
+section! {
+    /// Evaluation and comparison.
+    Eval {
+        /// Test prompts.
+        prompts: usize = 300,
+        /// Test dialogues for the likelihood of human replies.
+        dialogues: usize = 200,
+        /// Longest response, tokens.
+        max_new: usize = 48,
+        /// Sampling temperature of evaluation and rollouts' length share `max_new`; 0 is greedy.
+        temperature: f64 = 1.0,
+        /// Nucleus mass.
+        top_p: f64 = 1.0,
+        /// Rows decoded together.
+        batch: usize = 16,
+        /// Bootstrap resamples.
+        resamples: usize = 2000,
+        /// Samples shown side by side.
+        samples: usize = 12,
+    }
+}

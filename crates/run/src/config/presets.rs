@@ -1,0 +1,44 @@
+//! Named presets, embedded. `smoke` and `demo` are whole runs; the others are layers to put over one.
+
+use ecr_core::{Error, Result};
+
+/// (name, TOML).
+pub const PRESETS: &[(&str, &str)] = &[
+    ("smoke", include_str!("../../../../configs/smoke.toml")),
+    ("demo", include_str!("../../../../configs/demo.toml")),
+    ("rewards-balanced", include_str!("../../../../configs/presets/rewards-balanced.toml")),
+    ("rewards-empathy", include_str!("../../../../configs/presets/rewards-empathy.toml")),
+    ("rewards-recommendation", include_str!("../../../../configs/presets/rewards-recommendation.toml")),
+    ("ppo-balanced", include_str!("../../../../configs/presets/ppo-balanced.toml")),
+    ("ppo-conservative", include_str!("../../../../configs/presets/ppo-conservative.toml")),
+    ("ppo-aggressive", include_str!("../../../../configs/presets/ppo-aggressive.toml")),
+];
+
+/// The text of a preset.
+///
+/// # Errors
+/// [`ecr_core::Kind::Config`] for an unknown name, with the known ones.
+pub fn preset(name: &str) -> Result<&'static str> {
+    PRESETS.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or_else(|| {
+        let known: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
+        Error::config(format!("find the preset {name}"))
+            .expected(known.join(", "))
+            .hint("or give a configuration file that exists")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layers, Origin};
+
+    #[test]
+    fn every_preset_is_a_valid_configuration() {
+        for (name, text) in PRESETS {
+            let mut l = Layers::new();
+            l.toml(text, name, |_| Origin::Preset((*name).into())).unwrap();
+            l.config().unwrap();
+        }
+        assert!(preset("smok").unwrap_err().to_string().contains("smoke"));
+    }
+}

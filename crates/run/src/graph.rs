@@ -1,0 +1,268 @@
+//! The stage graph: stages run in order; one whose configuration, inputs and outputs are unchanged is skipped.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use ecr_core::io::{self, DirLock};
+use ecr_core::{Error, Result, Stream};
+use ecr_kernels::{Engine, Precision, Tier};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use crate::checkpoint::Checkpoints;
+use crate::config::{Config, Layers};
+use crate::log::{JsonLog, Voice};
+use crate::rundir::RunDir;
+
+/// What a stage works with.
+pub struct Context {
+    /// Settings.
+    pub config: Config,
+    /// Where results go.
+    pub dir: RunDir,
+    /// Kernels.
+    pub engine: Engine,
+    /// Messages.
+    pub voice: Voice,
+    /// The run's random stream.
+    pub stream: Stream,
+    /// Numbers of this stage for run.json.
+    pub summary: serde_json::Map<String, Json>,
+}
+
+impl Context {
+    /// Checkpoints of a stage.
+    pub fn checkpoints(&self, stage: &str) -> Checkpoints {
+        Checkpoints::new(self.dir.checkpoints(stage))
+    }
+    /// A log of this run, cut to `len`.
+    pub fn log(&self, name: &str, len: u64) -> Result<JsonLog> {
+        JsonLog::open(&self.dir.log(name), len)
+    }
+    /// Puts a number into run.json.
+    pub fn note(&mut self, name: &str, value: impl Into<Json>) {
+        self.summary.insert(name.to_string(), value.into());
+    }
+}
+
+/// One step of the pipeline.
+pub trait Stage {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+    /// The part of the configuration that its results depend on.
+    fn settings(&self, config: &Config) -> Json;
+    /// Files and directories it reads.
+    fn inputs(&self, config: &Config, dir: &RunDir) -> Vec<PathBuf>;
+    /// Files and directories it writes.
+    fn outputs(&self, dir: &RunDir) -> Vec<PathBuf>;
+    /// Does the work, continuing from a checkpoint where there is one.
+    fn run(&self, cx: &mut Context) -> Result<()>;
+}
+
+/// Which stages to run, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// First stage.
+    pub from: Option<String>,
+    /// Last stage.
+    pub to: Option<String>,
+    /// These alone.
+    pub only: Vec<String>,
+    /// Run even what is unchanged, from the beginning.
+    pub force: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Continue on other kernels than run.json names.
+    pub allow_other_kernels: bool,
+}
+
+/// Proof of a finished stage.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Done {
+    settings: String,
+    inputs: BTreeMap<String, String>,
+    outputs: BTreeMap<String, String>,
+    summary: Json,
+}
+
+/// The kernels that the configuration asks for.
+///
+/// # Errors
+/// [`ecr_core::Kind::Config`] for a tier that this CPU lacks.
+pub fn engine(config: &Config) -> Result<Engine> {
+    let precision = if config.run.precision == "f32" { Precision::F32 } else { Precision::Bf16 };
+    let tier = match config.run.tier.as_str() {
+        "portable" => Tier::Portable,
+        "avx2" => Tier::Avx2,
+        "avx512" => Tier::Avx512,
+        _ => return Ok(Engine::detect(precision)),
+    };
+    Engine::with_tier(tier, precision).ok_or_else(|| {
+        Error::config("choose the kernels")
+            .expected("a tier that this CPU has")
+            .got(format!("run.tier = {:?}", config.run.tier))
+            .hint("run.tier = \"auto\" takes the best")
+    })
+}
+
+/// Name of the CPU, for run.json and reports.
+pub fn cpu() -> String {
+    let text = io::read_to_string(std::path::Path::new("/proc/cpuinfo")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        line.split_once(':').map(|(_, v)| v.trim().to_string())
+    };
+    let get = |name: &str| field(name).unwrap_or_else(|| "unknown".into());
+    format!("{}, family {}, model {}", get("model name"), get("cpu family"), get("model"))
+}
+
+/// Runs stages in a directory.
+pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan, voice: Voice) -> Result<()> {
+    let config = layers.config()?;
+    let names: Vec<&str> = stages.iter().map(|s| s.name()).collect();
+    let index = |name: &String| {
+        names
+            .iter()
+            .position(|n| n == name)
+            .ok_or_else(|| Error::config(format!("find the stage {name}")).expected(names.join(", ")))
+    };
+    let from = plan.from.as_ref().map_or(Ok(0), index)?;
+    let to = plan.to.as_ref().map_or(Ok(stages.len() - 1), index)?;
+    for name in &plan.only {
+        index(name)?;
+    }
+    let chosen = |i: usize| {
+        if plan.only.is_empty() { i >= from && i <= to } else { plan.only.iter().any(|n| n == names[i]) }
+    };
+    let engine = engine(&config)?;
+    if config.run.threads > 0 {
+        // Fails only if the pool exists already (several runs in one process): results do not depend on it.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build_global();
+    }
+    let _lock = if plan.dry_run { None } else { Some(DirLock::acquire(dir.root())?) };
+    check_kernels(&dir, engine, plan, voice)?;
+    let mut cx = Context {
+        stream: Stream::new(config.run.seed),
+        config,
+        dir,
+        engine,
+        voice,
+        summary: serde_json::Map::new(),
+    };
+    if !plan.dry_run {
+        write_run_json(&cx, layers, stages)?;
+    }
+    for (_, stage) in stages.iter().enumerate().filter(|(i, _)| chosen(*i)) {
+        let name = stage.name();
+        let proof = cx.dir.join(".state").join(format!("{name}.json"));
+        let settings = io::blake3(stage.settings(&cx.config).to_string().as_bytes());
+        let inputs = hashes(&cx.dir, &stage.inputs(&cx.config, &cx.dir))?;
+        let old: Option<Done> = io::read(&proof).ok().and_then(|b| serde_json::from_slice(&b).ok());
+        let unchanged = match &old {
+            Some(d) => {
+                d.settings == settings
+                    && d.inputs == inputs
+                    && d.outputs == hashes(&cx.dir, &stage.outputs(&cx.dir))?
+            }
+            None => false,
+        };
+        if unchanged && !plan.force {
+            cx.voice.say(&format!("{name}: unchanged, skipped"));
+            continue;
+        }
+        if plan.dry_run {
+            cx.voice.say(&format!("{name}: would run"));
+            continue;
+        }
+        // Checkpoints belong to one configuration and one set of inputs.
+        let key = io::blake3(format!("{settings}{inputs:?}").as_bytes());
+        let marker = cx.dir.join(".state").join(format!("{name}.begun"));
+        if plan.force || io::read_to_string(&marker).ok().as_deref() != Some(key.as_str()) {
+            cx.checkpoints(name).clear()?;
+            io::atomic_write(&marker, key.as_bytes())?;
+        }
+        cx.voice.say(&format!("{name}: begins"));
+        cx.summary = serde_json::Map::new();
+        let started = Instant::now();
+        stage.run(&mut cx)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let outputs = hashes(&cx.dir, &stage.outputs(&cx.dir))?;
+        let done = Done { settings, inputs, outputs, summary: Json::Object(cx.summary.clone()) };
+        let text =
+            serde_json::to_vec_pretty(&done).map_err(|e| Error::internal(format!("write {name}: {e}")))?;
+        io::atomic_write(&proof, &text)?;
+        cx.checkpoints(name).clear()?;
+        write_run_json(&cx, layers, stages)?;
+        let path = cx.dir.log("timing.jsonl");
+        let len = io::read(&path).map_or(0, |b| b.len() as u64);
+        JsonLog::open(&path, len)?.write(&json!({"stage": name, "seconds": seconds}))?;
+        cx.voice.say(&format!("{name}: done in {seconds:.1} s"));
+    }
+    Ok(())
+}
+
+/// BLAKE3 of every file of the given paths, by path relative to the run directory.
+fn hashes(dir: &RunDir, paths: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    for p in paths {
+        for file in io::files_below(p)? {
+            let hash = io::read(&file).map(|b| io::blake3(&b))?;
+            out.insert(dir.relative(&file), hash);
+        }
+        if !p.exists() {
+            out.insert(dir.relative(p), "absent".into());
+        }
+    }
+    Ok(out)
+}
+
+/// A run that has begun continues on the kernels that it began with.
+fn check_kernels(dir: &RunDir, engine: Engine, plan: &Plan, voice: Voice) -> Result<()> {
+    let Ok(text) = io::read(&dir.join("run.json")) else { return Ok(()) };
+    let Ok(old) = serde_json::from_slice::<Json>(&text) else { return Ok(()) };
+    let (was, now) = (old["kernels"].as_str().unwrap_or_default().to_string(), engine.name());
+    if was == now {
+        return Ok(());
+    }
+    if plan.allow_other_kernels {
+        voice.warn(&format!("continuing on {now} what was begun on {was}: bits will differ"));
+        return Ok(());
+    }
+    Err(Error::config(format!("continue the run in {}", dir.root().display()))
+        .expected(format!("the kernels that it began with, {was}"))
+        .got(now)
+        .files("nothing was changed")
+        .hint("give --allow-other-kernels, or begin afresh with another --out"))
+}
+
+/// run.json: what was run, on what, and each stage's numbers. No time, no path.
+fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> Result<()> {
+    let mut results = serde_json::Map::new();
+    for s in stages {
+        let proof = cx.dir.join(".state").join(format!("{}.json", s.name()));
+        if let Some(done) = io::read(&proof).ok().and_then(|b| serde_json::from_slice::<Done>(&b).ok()) {
+            results.insert(
+                s.name().into(),
+                json!({"summary": done.summary, "inputs": done.inputs, "outputs": done.outputs}),
+            );
+        }
+    }
+    let config: BTreeMap<&String, &Json> = layers
+        .values()
+        .iter()
+        .filter(|(k, _)| !k.ends_with(".path") && k.as_str() != "run.threads")
+        .map(|(k, (v, _))| (k, v))
+        .collect();
+    let text = serde_json::to_vec_pretty(&json!({
+        "version": 1,
+        "ecr": env!("CARGO_PKG_VERSION"),
+        "cpu": cpu(),
+        "kernels": cx.engine.name(),
+        "seed": cx.config.run.seed,
+        "config": config,
+        "stages": results,
+    }))
+    .map_err(|e| Error::internal(format!("write run.json: {e}")))?;
+    io::atomic_write(&cx.dir.join("run.json"), &text)
+}

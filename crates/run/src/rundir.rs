@@ -1,0 +1,60 @@
+//! Where everything lies in a run directory. No time stamps in names; checkpoints lie outside `models/`.
+
+use std::path::{Path, PathBuf};
+
+/// A run directory.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// The directory itself.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+    /// Its root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    /// A path below the root.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+    /// A path as results name it: relative to the root.
+    pub fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+    /// `data/`.
+    pub fn data(&self) -> PathBuf {
+        self.join("data")
+    }
+    /// `emotion/SCORER/`.
+    pub fn emotion(&self, scorer: &str) -> PathBuf {
+        self.join("emotion").join(scorer)
+    }
+    /// `critic_pretrained/`.
+    pub fn critic(&self) -> PathBuf {
+        self.join("critic_pretrained")
+    }
+    /// `models/baseline_ecr/`.
+    pub fn baseline(&self) -> PathBuf {
+        self.join("models/baseline_ecr")
+    }
+    /// `models/rl_enhanced_ecr/`.
+    pub fn rl_enhanced(&self) -> PathBuf {
+        self.join("models/rl_enhanced_ecr")
+    }
+    /// `evaluation_results/MODEL/`.
+    pub fn evaluation(&self, model: &str) -> PathBuf {
+        self.join("evaluation_results").join(model)
+    }
+    /// `checkpoints/STAGE/`.
+    pub fn checkpoints(&self, stage: &str) -> PathBuf {
+        self.join("checkpoints").join(stage)
+    }
+    /// `logs/NAME`.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.join("logs").join(name)
+    }
+}
