@@ -1,1 +1,12 @@
-//! ecr-rewards
+//! Rewards: text metrics, one file a component, and the composite that PPO trains on.
+//!
+//! Invariants: a component that does not apply is absent, never 0; an evaluation-only scorer never enters the
+//! training reward; the normaliser's state is plain numbers that a checkpoint restores to the bit.
+
+pub mod components;
+pub mod composite;
+#[cfg(test)]
+mod panel_tests;
+#[cfg(test)]
+mod testing;
+pub mod text;

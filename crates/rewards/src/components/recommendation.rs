@@ -1,0 +1,218 @@
+//! `recommendation`: are the films that the reply newly names good ones? −1..1 (ecr.md §3.3, rl.md §7.4).
+//!
+//! Each newly named film, the first three at most: a label of the turn scores 1 if liked, .25 if the seeker did
+//! not say, −.5 if disliked; another film scores ½ / log2(rank + 1), its rank (from 1) in the recommender's list,
+//! 0 beyond its end; a film the seeker turned down scores −.5. A film already mentioned is neither here nor there. C is
+//! the mean, less .25 for each film over the cap and .5 for each title that no film bears (or unfilled slot),
+//! clamped. The ½ keeps a plausible guess below a film that the seeker liked, and a label that the seeker said
+//! nothing about never scores below its rank.
+//!
+//! Absent when the reference turn recommends nothing and the reply names nothing new; 0 when the turn does and
+//! the reply does not. When to recommend is another component's question.
+
+use std::sync::Arc;
+
+use ecr_core::seam::{Purpose, Query, Recommender, Reply, Reward};
+use ecr_core::{ItemId, Result};
+use ecr_data::catalogue::Catalogue;
+
+/// Numbers of the component.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Score of a labelled film that the seeker liked.
+    pub liked: f64,
+    /// Score of a labelled film that the seeker said nothing about.
+    pub not_said: f64,
+    /// Score of a labelled film that the seeker disliked.
+    pub disliked: f64,
+    /// Score of a film that the seeker turned down before.
+    pub rejected: f64,
+    /// Score of the recommender's first film when it is no label.
+    pub rank_scale: f64,
+    /// Taken off for each title that no film bears.
+    pub unknown: f64,
+    /// Films scored per reply.
+    pub cap: usize,
+    /// Taken off for each film over the cap.
+    pub over_cap: f64,
+    /// How far down the recommender's list a film is looked for.
+    pub depth: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            liked: 1.0,
+            not_said: 0.25,
+            disliked: -0.5,
+            rejected: -0.5,
+            rank_scale: 0.5,
+            unknown: 0.5,
+            cap: 3,
+            over_cap: 0.25,
+            depth: 100,
+        }
+    }
+}
+
+/// The films and unknown titles that a reply names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Films that the context has not named, canonical ids, each once, in order of mention.
+    pub new: Vec<ItemId>,
+    /// Titles that no film bears, and unfilled slots.
+    pub unknown: usize,
+}
+
+/// What `reply` names. A title that may mean several films means one of the labels or of the context first.
+pub fn named(catalogue: &Catalogue, reply: &Reply<'_>) -> Named {
+    let labels = reply.labels.iter().map(|l| l.item);
+    let prefer: Vec<ItemId> = labels.chain(reply.mentioned.iter().copied()).collect();
+    let known: Vec<ItemId> = reply.mentioned.iter().map(|&i| catalogue.canonical(i)).collect();
+    let rejected: Vec<ItemId> = reply.rejected.iter().map(|&i| catalogue.canonical(i)).collect();
+    let mut new: Vec<ItemId> = Vec::new();
+    for m in catalogue.mentions_preferring(reply.text, &prefer) {
+        let item = catalogue.canonical(m.item);
+        if !new.contains(&item) && (!known.contains(&item) || rejected.contains(&item)) {
+            new.push(item);
+        }
+    }
+    let unknown = catalogue.unknown_titles(reply.text).len() + reply.text.matches("<movie>").count();
+    Named { new, unknown }
+}
+
+/// The `recommendation` component.
+pub struct Recommendation {
+    catalogue: Arc<Catalogue>,
+    recommender: Arc<dyn Recommender>,
+    recommender_version: String,
+    settings: Settings,
+}
+
+impl Recommendation {
+    /// The component over a catalogue and a recommender (`version` names the recommender and its data).
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        recommender: Arc<dyn Recommender>,
+        version: impl Into<String>,
+        settings: Settings,
+    ) -> Self {
+        Self { catalogue, recommender, recommender_version: version.into(), settings }
+    }
+    fn one(&self, r: &Reply<'_>) -> Option<f64> {
+        let s = &self.settings;
+        let n = named(&self.catalogue, r);
+        if n.new.is_empty() && n.unknown == 0 {
+            return (!r.labels.is_empty()).then_some(0.0);
+        }
+        let canonical = |items: &[ItemId]| -> Vec<ItemId> {
+            items.iter().map(|&i| self.catalogue.canonical(i)).collect()
+        };
+        let rejected = canonical(r.rejected);
+        let mut ranked: Option<Vec<ItemId>> = None;
+        let mut sum = 0.0;
+        let counted = n.new.len().min(s.cap);
+        for &item in &n.new[..counted] {
+            let label = r.labels.iter().find(|l| self.catalogue.canonical(l.item) == item);
+            let mut by_rank = || {
+                let list = ranked.get_or_insert_with(|| {
+                    let q = Query { context: r.context, mentioned: r.mentioned, rejected: r.rejected };
+                    let list = self.recommender.rank(q, s.depth);
+                    list.into_iter().map(|(i, _)| self.catalogue.canonical(i)).collect()
+                });
+                let rank = list.iter().position(|&i| i == item);
+                rank.map_or(0.0, |k| s.rank_scale / ((k + 2) as f64).log2())
+            };
+            sum += match label.map(|l| l.liked) {
+                Some(Some(true)) => s.liked,
+                Some(Some(false)) => s.disliked,
+                _ if rejected.contains(&item) => s.rejected,
+                Some(None) => s.not_said.max(by_rank()),
+                None => by_rank(),
+            };
+        }
+        let mean = if counted == 0 { 0.0 } else { sum / counted as f64 };
+        let extra = (n.new.len() - counted) as f64 * s.over_cap + n.unknown as f64 * s.unknown;
+        Some((mean - extra).clamp(-1.0, 1.0))
+    }
+}
+
+impl Reward for Recommendation {
+    fn name(&self) -> &'static str {
+        "recommendation"
+    }
+    fn range(&self) -> (f64, f64) {
+        (-1.0, 1.0)
+    }
+    fn version(&self) -> String {
+        format!("recommendation 1: {}; {:?}", self.recommender_version, self.settings)
+    }
+    fn purpose(&self) -> Purpose {
+        Purpose::Train
+    }
+    fn score(&mut self, batch: &[Reply<'_>]) -> Result<Vec<Option<f64>>> {
+        Ok(batch.iter().map(|r| self.one(r)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fixed, films, reply};
+    use ecr_core::seam::Label;
+
+    fn component() -> Recommendation {
+        let order = [5, 6, 7, 8].map(ItemId).to_vec();
+        Recommendation::new(Arc::new(films()), Arc::new(Fixed(order)), "fixed", Settings::default())
+    }
+
+    fn score(r: Reply<'_>) -> Option<f64> {
+        component().score(&[r]).unwrap()[0]
+    }
+
+    #[test]
+    fn labels_then_ranks_then_penalties() {
+        let label = |id, liked| [Label { item: ItemId(id), liked }];
+        fn with(labels: &[Label], text: &str) -> Option<f64> {
+            score(Reply { labels, ..reply(text) })
+        }
+        assert_eq!(with(&label(1, Some(true)), "Try The Blue Lantern (1999)!"), Some(1.0));
+        assert_eq!(with(&label(1, None), "Try The Blue Lantern (1999)!"), Some(0.25));
+        assert_eq!(with(&label(1, Some(false)), "Try The Blue Lantern (1999)!"), Some(-0.5));
+        // a recommending turn, a reply that names nothing: 0; neither: absent
+        assert_eq!(with(&label(1, Some(true)), "What do you like?"), Some(0.0));
+        assert_eq!(with(&[], "What do you like?"), None);
+        assert_eq!(with(&[], "Try Nowhere Street Unknown (1931)."), Some(-0.5));
+        assert_eq!(with(&label(1, None), "Try <movie> !"), Some(-0.5));
+    }
+
+    #[test]
+    fn a_better_rank_never_scores_lower() {
+        let names =
+            ["Paper Harbour (2005)", "Silver Orchard (2006)", "Winter Engine (2007)", "Glass Meadow (2008)"];
+        let s: Vec<f64> =
+            names.iter().map(|n| score(reply(&format!("You could watch {n}."))).unwrap()).collect();
+        assert!((s[0] - 0.5).abs() < 1e-12 && s.windows(2).all(|w| w[0] > w[1]) && s[3] > 0.0, "{s:?}");
+        let label = [Label { item: ItemId(1), liked: Some(true) }];
+        let hit = score(Reply { labels: &label, ..reply("The Blue Lantern (1999)") }).unwrap();
+        assert!(hit > s[0]);
+    }
+
+    #[test]
+    fn mentioned_films_do_not_count_and_rejected_ones_cost() {
+        let mentioned = [ItemId(1), ItemId(5)];
+        let r = Reply { mentioned: &mentioned, ..reply("Yes, The Blue Lantern (1999) is good.") };
+        assert_eq!(score(r), None);
+        assert_eq!(score(Reply { rejected: &[ItemId(1)], ..r }), Some(-0.5));
+    }
+
+    #[test]
+    fn a_list_of_everything_is_worth_nothing() {
+        let all: Vec<String> = films().movies().iter().map(|m| m.name()).collect();
+        let text = all.join(", ");
+        let label = [Label { item: ItemId(1), liked: Some(true) }];
+        let list = score(Reply { labels: &label, ..reply(&text) }).unwrap();
+        assert!(list < 0.0, "{list}");
+        assert_eq!(score(reply(&"<movie> ".repeat(150))), Some(-1.0));
+    }
+}
