@@ -107,6 +107,47 @@ fn products_equal_the_reference_on_every_tier() {
     }
 }
 
+/// Shapes past the size that is packed at once: a large plain weight, many rows, a great depth.
+#[test]
+fn blocks_of_large_operands_equal_the_reference_for_any_threads() {
+    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+    for (m, n, k) in [(5, 1101, 1003), (301, 37, 4001), (2101, 35, 70)] {
+        let (x, w, dy) = (random(m * k, "x"), random(n * k, "w"), random(m * n, "dy"));
+        for precision in [Precision::F32, Precision::Bf16] {
+            for e in engines(precision) {
+                let id = |v: f32| v;
+                let round: &dyn Fn(f32) -> f32 = if e.bf16_arithmetic() { &bf16 } else { &id };
+                let what = format!("{} {m}x{n}x{k}", e.name());
+                let run = || {
+                    let (mut y, mut dx, mut dw) = (vec![1.0; m * n], vec![0.0; m * k], vec![0.0; n * k]);
+                    e.linear(m, n, k, &x, Weight::Plain(&w), &mut y, true);
+                    e.linear_dx(m, n, k, &dy, Weight::Plain(&w), &mut dx, false);
+                    e.linear_dw(m, n, k, &dy, &x, &mut dw);
+                    (y, dx, dw)
+                };
+                let (one, two) = (pool(1).install(run), pool(2).install(run));
+                assert!(one == two, "{what}: bits differ between 1 and 2 threads");
+                let (rx, rw, rdy): (Vec<f32>, Vec<f32>, Vec<f32>) = (
+                    x.iter().map(|&v| round(v)).collect(),
+                    w.iter().map(|&v| round(v)).collect(),
+                    dy.iter().map(|&v| round(v)).collect(),
+                );
+                // Every seventh row: enough to see each block.
+                for i in (0..m).step_by(7) {
+                    let want = reference(1, n, k, &|_, p| rx[i * k + p], &|p, j| rw[j * k + p]);
+                    check(&one.0[i * n..(i + 1) * n], &want, 1.0, &what);
+                    let want = reference(1, k, n, &|_, p| rdy[i * n + p], &|p, j| rw[p * k + j]);
+                    check(&one.1[i * k..(i + 1) * k], &want, 0.0, &what);
+                }
+                for j in (0..n).step_by(7) {
+                    let want = reference(1, k, m, &|_, p| rdy[p * n + j], &|p, c| rx[p * k + c]);
+                    check(&one.2[j * k..(j + 1) * k], &want, 0.0, &what);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn strided_product_stays_inside_its_rows() {
     for e in engines(Precision::F32) {

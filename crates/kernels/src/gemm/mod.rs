@@ -143,7 +143,7 @@ fn blocks(
             let (r1, k1) = ((r0 + rows).min(m), (k0 + depth).min(k));
             pack_a(scratch, r0..r1, k0..k1, a, pairs, parallel);
             let (panels, add): (&[u32], bool) = (scratch, add || k0 > 0);
-            let (mp, part) = ((r1 - r0).div_ceil(MR), TASK.1.min(np.div_ceil(16)));
+            let (mp, part) = ((r1 - r0).div_ceil(MR), TASK.1.min(np.div_ceil(24)));
             // Rows and columns (in panels) of a task: whole columns if the task packs its own part of `B`.
             let (tm, tn) = if matches!(b, Right::Packed(_)) { TASK } else { (mp, part) };
             let (mt, nt) = (mp.div_ceil(tm), np.div_ceil(tn));

@@ -82,7 +82,7 @@ impl PackedB {
         (self.k, self.n, self.store) = (ks.len(), ns.len(), store);
         let np = ns.len().div_ceil(NR);
         let words = |kc: usize| Self::words(store, kc);
-        panels(&mut self.data, ks.len(), np, &words, parallel, |panel, q0, kc, j| {
+        panels(&mut self.data, ks.len(), np, slice(b.col), &words, parallel, |panel, q0, kc, j| {
             let j0 = ns.start + j * NR;
             let source = Source {
                 data: b.data,
@@ -96,26 +96,52 @@ impl PackedB {
     }
 }
 
-/// Cuts `data` into panels, depth block by depth block, and fills each by `f(panel, first depth, depths, index)`.
+/// Depths at a time of a group of panels whose lanes lie `side` apart.
+fn slice(side: usize) -> usize {
+    if side == 1 { 16 } else { KC }
+}
+
+/// Cuts `data` into panels, depth block by depth block, and fills them by `f(part, first depth, depths, index)`.
+/// A task takes a group of panels and goes through them `slice` depths at a time (an even number): where panels lie
+/// side by side in long rows, the group then reads whole cache lines and few pages at once.
 fn panels(
     data: &mut Vec<u32>,
     k: usize,
     count: usize,
+    slice: usize,
     words: &(dyn Fn(usize) -> usize + Sync),
     parallel: bool,
     f: impl Fn(&mut [u32], usize, usize, usize) + Sync,
 ) {
     let (whole, last) = (k / KC, k % KC);
     data.resize(count * (whole * words(KC) + words(last)), 0);
+    let group = if slice < KC { (count / 16).clamp(1, 16) } else { 1 };
+    let fill = |chunk: &mut [u32], q0: usize, kc: usize, first: usize| {
+        for s0 in (0..kc).step_by(slice) {
+            let s1 = (s0 + slice).min(kc);
+            for (i, panel) in chunk.chunks_mut(words(kc)).enumerate() {
+                f(&mut panel[words(s0)..words(s1)], q0 + s0, s1 - s0, first + i);
+            }
+        }
+    };
+    let block = |(q, block): (usize, &mut [u32])| {
+        let kc = if q < whole { KC } else { last };
+        let size = group * words(kc);
+        if parallel && count > group {
+            let chunks = block.par_chunks_mut(size).enumerate();
+            chunks.for_each(|(g, c)| fill(c, q * KC, kc, g * group));
+        } else {
+            block.chunks_mut(size).enumerate().for_each(|(g, c)| fill(c, q * KC, kc, g * group));
+        }
+    };
     let (blocks, tail) = data.split_at_mut(count * whole * words(KC));
-    let in_block = |(i, panel): (usize, &mut [u32])| f(panel, i / count * KC, KC, i % count);
-    let in_tail = |(i, panel): (usize, &mut [u32])| f(panel, whole * KC, last, i);
-    if parallel && count * k > 8192 / MR {
-        blocks.par_chunks_mut(words(KC)).enumerate().for_each(in_block);
-        tail.par_chunks_mut(words(last).max(1)).enumerate().for_each(in_tail);
+    if parallel && whole > 1 {
+        blocks.par_chunks_mut(count * words(KC)).enumerate().for_each(block);
     } else {
-        blocks.chunks_mut(words(KC)).enumerate().for_each(in_block);
-        tail.chunks_mut(words(last).max(1)).enumerate().for_each(in_tail);
+        blocks.chunks_mut(count * words(KC)).enumerate().for_each(block);
+    }
+    if last > 0 {
+        block((whole, tail));
     }
 }
 
@@ -131,7 +157,7 @@ pub(super) fn pack_a(
 ) {
     let (store, mp) = (if pairs { Store::Pairs } else { Store::F32 }, ms.len().div_ceil(MR));
     let words = |kc: usize| if pairs { kc.div_ceil(2) * MR } else { kc * MR };
-    panels(out, ks.len(), mp, &words, parallel, |panel, q0, kc, i| {
+    panels(out, ks.len(), mp, slice(a.row), &words, parallel, |panel, q0, kc, i| {
         let i0 = ms.start + i * MR;
         let source = Source {
             data: a.data,
