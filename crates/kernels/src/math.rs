@@ -39,7 +39,7 @@ macro_rules! tiered {
     };
 }
 
-/// `e^x`: range reduction by ln 2 and a polynomial of degree 6. Relative error ≤ 3e-7 on [-87, 88]; 0 below -87.3;
+/// `e^x`: range reduction by ln 2 and a polynomial of degree 7. Relative error ≤ 1.5e-7 on [-87, 88]; 0 below -87.3;
 /// +∞ above 88.7; NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -47,7 +47,8 @@ pub fn exp(x: f32) -> f32 {
     let t = x.clamp(-88.0, 89.0);
     let n = (t * std::f32::consts::LOG2_E + magic) - magic;
     let r = (t - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let p = 1.0 / 720.0;
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
     let p = p * r + 1.0 / 120.0;
     let p = p * r + 1.0 / 24.0;
     let p = p * r + 1.0 / 6.0;
@@ -279,14 +280,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_right_to_3e_7() {
+    fn exp_is_right_to_one_and_a_half_e_7() {
         let mut worst = 0.0f64;
         for i in 0..2_000_000 {
             let x = -87.0 + i as f32 * (175.0 / 2e6);
             let want = f64::from(x).exp();
             worst = worst.max((f64::from(exp(x)) / want - 1.0).abs());
         }
-        assert!(worst < 3e-7, "{worst}");
+        assert!(worst < 1.5e-7, "{worst}");
         assert_eq!(exp(-1000.0), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(1000.0), f32::INFINITY);
