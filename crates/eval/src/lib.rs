@@ -1,1 +1,18 @@
-//! ecr-eval
+//! Evaluation and comparison: what each model wrote and how it was scored ([`example`]), metrics over it
+//! ([`evaluation`]), paired bootstrap intervals ([`bootstrap`]) and the comparison of two models ([`compare`]).
+//!
+//! Invariants: pure functions, strings out, no I/O; no time and no path in any output; the same bits at any
+//! thread count; both models are measured on the same prompts or not at all.
+
+pub mod bootstrap;
+pub mod compare;
+pub mod evaluation;
+pub mod example;
+mod markdown;
+pub mod metric;
+pub mod names;
+
+pub use bootstrap::Bootstrap;
+pub use compare::{Comparison, Report, compare};
+pub use evaluation::Evaluation;
+pub use example::{Example, ModelRun, ReferenceNll};
