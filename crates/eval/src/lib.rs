@@ -1,5 +1,5 @@
 //! Evaluation and comparison: what each model wrote and how it was scored ([`example`]), metrics over it
-//! ([`evaluation`]), paired bootstrap intervals ([`bootstrap`]) and the comparison of two models ([`compare`]).
+//! ([`evaluation`]), paired bootstrap intervals ([`bootstrap`]) and the comparison of two models ([`mod@compare`]).
 //!
 //! Invariants: pure functions, strings out, no I/O; no time and no path in any output; the same bits at any
 //! thread count; both models are measured on the same prompts or not at all.
