@@ -6,7 +6,12 @@
 pub mod checkpoint;
 pub mod config;
 pub mod graph;
+pub mod lm;
 pub mod log;
 pub mod measure;
 pub mod prompting;
+pub mod rewarding;
 pub mod rundir;
+pub mod scorers;
+pub mod stages;
+pub mod world;

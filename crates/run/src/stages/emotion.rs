@@ -1,0 +1,176 @@
+//! `emotion`: two nine-way classifiers from different label sources. `train` scores in training; its twin
+//! `evaluate` is for evaluation only. Macro-F1 on their own test parts, beside the majority class.
+
+use std::path::{Path, PathBuf};
+
+use ecr_algos::{classify, sft};
+use ecr_core::optim::{AdamW, Schedule};
+use ecr_core::seam::EMOTIONS;
+use ecr_core::{Error, Result};
+use ecr_data::demo::emotions::{LabelSet, emotion_set};
+use ecr_data::emotion_labels::{self, LabelledText};
+use ecr_data::redial::Split;
+use serde_json::{Value as Json, json};
+
+use crate::config::Config;
+use crate::graph::{Context, Stage};
+use crate::log::Progress;
+use crate::rewarding::SCORER_FILE;
+use crate::rundir::RunDir;
+use crate::scorers::{Scorer, pack};
+
+pub(super) struct Emotion;
+
+const SCORERS: [&str; 2] = ["train", "evaluate"];
+
+impl Stage for Emotion {
+    fn name(&self) -> &'static str {
+        "emotion"
+    }
+    fn settings(&self, c: &Config) -> Json {
+        json!([c.emotion, c.encoder, c.data.source, c.run.seed, c.run.precision])
+    }
+    fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
+        let mut files = vec![dir.data().join("tokenizer.json")];
+        if c.data.source == "redial" {
+            let root = Path::new(&c.data.path).join("empathy");
+            for s in ["train", "valid", "test"] {
+                files.push(root.join(format!("goemotions_{s}.jsonl.gz")));
+                files.push(root.join(format!("empathetic_dialogues_{s}.jsonl.gz")));
+            }
+        }
+        files
+    }
+    fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
+        vec![dir.join("emotion")]
+    }
+    fn run(&self, cx: &mut Context) -> Result<()> {
+        for (i, name) in SCORERS.into_iter().enumerate() {
+            train(cx, name, i as u64)?;
+        }
+        Ok(())
+    }
+}
+
+/// Texts of a scorer's source. The training scorer borrows nothing from EmpatheticDialogues.
+fn texts(c: &Config, scorer: &str, split: Split) -> Result<Vec<LabelledText>> {
+    if c.data.source == "demo" {
+        let set = if scorer == "train" { LabelSet::A } else { LabelSet::B };
+        let n = match split {
+            Split::Train => 2000,
+            Split::Valid => 400,
+            Split::Test => 600,
+        };
+        let one_hot = |label: usize| std::array::from_fn(|i| if i == label { 1.0 } else { 0.0 });
+        return Ok(emotion_set(set, split, n, c.run.seed)
+            .into_iter()
+            .map(|(text, label)| LabelledText { text, target: one_hot(label), split })
+            .collect());
+    }
+    let root = Path::new(&c.data.path).join("empathy");
+    if scorer == "train" {
+        emotion_labels::goemotions(&root.join(format!("goemotions_{}.jsonl.gz", split.name())), split)
+    } else {
+        let path = root.join(format!("empathetic_dialogues_{}.jsonl.gz", split.name()));
+        emotion_labels::empathetic(&path, split)
+    }
+}
+
+fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
+    let c = cx.config.clone();
+    let stream = cx.stream.child("emotion").child(name);
+    let mut rows = texts(&c, name, Split::Train)?;
+    if c.emotion.max_texts > 0 {
+        stream.child("subset").rng().shuffle(&mut rows);
+        rows.truncate(c.emotion.max_texts);
+    }
+    if rows.is_empty() {
+        return Err(Error::data(format!("train the {name} emotion scorer")).got("no labelled text"));
+    }
+    let outputs: Vec<String> = EMOTIONS.iter().map(|e| e.to_string()).collect();
+    let mut s = Scorer::fresh(&c, &cx.dir, cx.engine, outputs, stream.child("init"))?;
+    s.params.make_trainable();
+    let inputs = rows.iter().map(|r| s.encode(&r.text)).collect::<Result<Vec<_>>>()?;
+    let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
+    let plan: Vec<Vec<usize>> = (0..c.emotion.epochs)
+        .flat_map(|e| sft::epoch_batches(&lengths, c.emotion.batch_tokens, stream, e))
+        .collect();
+
+    // Checkpoints of the two scorers share one count of steps.
+    let checkpoints = cx.checkpoints("emotion");
+    let base = index * 1_000_000;
+    let (mut done, mut log_len) = (0, 0);
+    if let Some(found) = checkpoints.latest(|w| cx.voice.warn(w))?
+        && found.step > base
+        && found.step < base + 1_000_000
+    {
+        found.restore("encoder", &mut s.params)?;
+        found.restore("head", &mut s.head)?;
+        (done, log_len) = (found.step - base, found.state()?);
+    }
+    let mut log = cx.log(&format!("emotion_{name}.metrics.jsonl"), log_len)?;
+    let adam = AdamW::default();
+    let total = plan.len() as u64;
+    let every = (cx.config.run.checkpoint_every * 20).max(total / 4).max(1);
+    let mut progress = Progress::new(cx.voice, &format!("emotion/{name}"), total, done);
+    for step in done..total {
+        let which = &plan[step as usize];
+        let batch = pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>());
+        let targets: Vec<f32> = which.iter().flat_map(|&i| rows[i].target).collect();
+        let lr = c.emotion.learning_rate * Schedule::Linear.factor(step, total / 10, total);
+        let rates = (lr, 5.0 * lr);
+        let weights = vec![1.0; which.len()];
+        let loss = classify::classify_step(
+            &mut s.bert,
+            &mut s.params,
+            &mut s.head,
+            &batch,
+            &targets,
+            &weights,
+            &adam,
+            rates,
+            1.0,
+        )?;
+        log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;
+        if (step + 1) % every == 0 && step + 1 < total {
+            let len = log.sync()?;
+            checkpoints.save(base + step + 1, &len, &[("encoder", &s.params), ("head", &s.head)])?;
+        }
+        progress.tick(&format!("loss {loss:.3}"));
+    }
+    drop(progress);
+
+    let majority = count(&rows).iter().enumerate().max_by_key(|(i, n)| (**n, 9 - i)).map_or(0, |(i, _)| i);
+    for split in [Split::Valid, Split::Test] {
+        let rows = texts(&c, name, split)?;
+        let inputs = rows.iter().map(|r| s.encode(&r.text)).collect::<Result<Vec<_>>>()?;
+        let p = s.classify(&inputs)?;
+        let predicted: Vec<usize> =
+            p.chunks(9).map(|r| (0..9).fold(0, |b, i| if r[i] > r[b] { i } else { b })).collect();
+        let labels: Vec<usize> = rows.iter().map(LabelledText::hard).collect();
+        let f1 = classify::macro_f1(&classify::confusion(&labels, &predicted, 9));
+        let right = labels.iter().zip(&predicted).filter(|(a, b)| a == b).count();
+        cx.note(&format!("{name}_{}_macro_f1", split.name()), f1);
+        cx.note(
+            &format!("{name}_{}_majority_macro_f1", split.name()),
+            classify::majority_macro_f1(&labels, majority, 9),
+        );
+        cx.note(&format!("{name}_{}_accuracy", split.name()), right as f64 / labels.len().max(1) as f64);
+    }
+    let missing = emotion_labels::missing(&rows);
+    cx.note(&format!("{name}_labels_without_data"), json!(missing));
+    let source = match (c.data.source.as_str(), name) {
+        ("demo", _) => "the demo generator's own labelled utterances",
+        (_, "train") => "GoEmotions",
+        _ => "EmpatheticDialogues with listener intents",
+    };
+    cx.note(&format!("{name}_source"), source);
+    let purpose = if name == "train" { "training and evaluation" } else { "evaluation only" };
+    s.save(&cx.dir.emotion(name), SCORER_FILE, json!({"purpose": purpose, "source": source}))
+}
+
+fn count(rows: &[LabelledText]) -> [usize; 9] {
+    let mut n = [0; 9];
+    rows.iter().for_each(|r| n[r.hard()] += 1);
+    n
+}

@@ -1,0 +1,33 @@
+//! The stages of the pipeline, one file each, in order.
+
+mod critic;
+mod emotion;
+mod ppo;
+mod prepare;
+mod sft;
+
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::graph::Stage;
+use crate::rundir::RunDir;
+
+/// All stages, in the order in which they run.
+pub fn all() -> Vec<Box<dyn Stage>> {
+    vec![
+        Box::new(prepare::Prepare),
+        Box::new(emotion::Emotion),
+        Box::new(critic::Critic),
+        Box::new(sft::Sft),
+        Box::new(ppo::Ppo),
+    ]
+}
+
+/// Files of the policy's starting point: the pretrained model, or the tokenizer that a model from scratch needs.
+fn policy_files(c: &Config, dir: &RunDir) -> Vec<PathBuf> {
+    if c.policy.path.is_empty() {
+        return vec![dir.data().join("tokenizer.json")];
+    }
+    let found = ecr_models::load::resolve_model(&c.policy.path, &crate::scorers::model_dirs());
+    found.into_iter().collect()
+}

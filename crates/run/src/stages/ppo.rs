@@ -1,0 +1,339 @@
+//! `ppo`: the aligned student. It starts from the baseline, which is also the reference; the value head is first
+//! fitted on baseline rollouts (the critic's score mapped to reward, then returns).
+
+use std::path::PathBuf;
+
+use ecr_algos::ppo::{PpoState, Rollout, ppo_step};
+use ecr_algos::sft::epoch_batches;
+use ecr_algos::value_fit::{ScoreMap, ValueExample, held_out_explained_variance, value_fit_step};
+use ecr_core::optim::AdamW;
+use ecr_core::seam::{Completion, Decoding, Generator};
+use ecr_core::{Params, Result, Stream, io};
+use ecr_data::records::Example;
+use ecr_data::redial::Split;
+use ecr_models::generate::LlamaGenerator;
+use ecr_models::value::TrunkValue;
+use ecr_rewards::composite::{Breakdown, Composite, Mode, NormaliserState};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use super::critic::CRITIC_FILE;
+use crate::config::Config;
+use crate::graph::{Context, Stage};
+use crate::lm::Lm;
+use crate::log::Progress;
+use crate::rewarding::{composite, reply};
+use crate::rundir::RunDir;
+use crate::scorers::Scorer;
+use crate::world::{Choices, World};
+
+pub(super) struct Ppo;
+
+/// The reward normaliser as fitted on baseline rollouts; frozen, it measures both models alike.
+pub(super) const NORMALISER_FILE: &str = "reward_normaliser.json";
+
+/// What a checkpoint holds besides parameters.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct State {
+    ppo: PpoState,
+    /// Normaliser now, and as it was fitted on the baseline.
+    normaliser: NormaliserState,
+    baseline_normaliser: NormaliserState,
+    log_len: u64,
+    samples_len: u64,
+}
+
+impl Stage for Ppo {
+    fn name(&self) -> &'static str {
+        "ppo"
+    }
+    fn settings(&self, c: &Config) -> Json {
+        json!([c.ppo, c.reward, c.value, c.policy, c.lora, c.eval.max_new, c.eval.batch, c.run])
+    }
+    fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
+        let mut files = super::policy_files(c, dir);
+        files.extend([dir.data().join("processed"), dir.baseline(), dir.critic(), dir.emotion("train")]);
+        files
+    }
+    fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
+        vec![dir.rl_enhanced()]
+    }
+
+    fn run(&self, cx: &mut Context) -> Result<()> {
+        let c = cx.config.clone();
+        let world = World::open(&cx.dir)?;
+        let lm = Lm::open(&c, &cx.dir, cx.engine)?;
+        let reference = lm.load(&cx.dir.baseline())?;
+        let choices = Choices::load(&cx.dir.baseline())?;
+        let prompting = world.prompting(&c, &lm, choices.candidates);
+        let prompts = world.prompts(&prompting, &world.dialogues(Split::Train, 0)?)?;
+        let mut sampler = Sampler {
+            lm: &lm,
+            generator: lm.generator(c.eval.batch)?,
+            decoding: Decoding { temperature: c.ppo.temperature as f32, ..Decoding::plain(c.eval.max_new) },
+            reward: composite(cx, &world, Mode::Running)?,
+        };
+        let stream = cx.stream.child("ppo");
+        let mut student = Params::from_data(reference.layout.clone(), reference.data.clone());
+        student.make_trainable();
+        let mut value = TrunkValue::new(lm.policy(), reference.frozen_copy(), c.value.hidden);
+        let mut head = value.fresh(stream.child("value init"));
+        head.make_trainable();
+
+        let checkpoints = cx.checkpoints("ppo");
+        let (mut done, mut state);
+        match checkpoints.latest(|w| cx.voice.warn(w))? {
+            Some(found) => {
+                state = found.state::<State>()?;
+                found.restore("student", &mut student)?;
+                found.restore("value", &mut head)?;
+                sampler.reward.set_state(state.normaliser.clone())?;
+                // Step 1 of the checkpoints is the warm start.
+                done = found.step - 1;
+            }
+            None => {
+                let report =
+                    warm_start(cx, &mut sampler, &prompts, &reference, &mut value, &mut head, stream)?;
+                let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
+                io::atomic_write(&cx.dir.log("value_warm_start.json"), &text)?;
+                let normaliser = sampler.reward.state().clone();
+                state = State {
+                    ppo: PpoState::new(&c.ppo),
+                    normaliser: normaliser.clone(),
+                    baseline_normaliser: normaliser,
+                    log_len: 0,
+                    samples_len: 0,
+                };
+                done = 0;
+                checkpoints.save(1, &state, &[("student", &student), ("value", &head)])?;
+            }
+        }
+        if let Ok(Json::Object(report)) = io::read(&cx.dir.log("value_warm_start.json"))
+            .map(|b| serde_json::from_slice(&b).unwrap_or_default())
+        {
+            report.into_iter().for_each(|(k, v)| cx.note(&k, v));
+        }
+
+        let mut policy = lm.policy();
+        let mut log = cx.log("ppo.metrics.jsonl", state.log_len)?;
+        let mut samples = cx.log("ppo.samples.jsonl", state.samples_len)?;
+        let mut progress = Progress::new(cx.voice, "ppo", c.ppo.steps, done);
+        while done < c.ppo.steps {
+            let which = choose(prompts.len(), c.ppo.batch_size, stream.child("prompts").at(done));
+            let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
+            value.forget();
+            let stats = ppo_step(
+                &mut policy,
+                &mut value,
+                &mut student,
+                &mut head,
+                &reference,
+                &batch.rollouts,
+                sampler.decoding,
+                &c.ppo,
+                &mut state.ppo,
+                stream,
+                done,
+            )?;
+            let mut record = serde_json::Map::new();
+            record.insert("step".into(), done.into());
+            stats.metrics.iter().for_each(|(k, v)| {
+                record.insert(k.to_string(), json!(v));
+            });
+            batch.describe(&sampler.reward, &mut record);
+            log.write(&record)?;
+            let shown = if c.run.log_all || c.run.debug { batch.texts.len() } else { 2 };
+            let mut at = 0;
+            for i in 0..batch.texts.len() {
+                let n = stats.experience.lengths[i];
+                if i < shown {
+                    let mut line = json!({
+                        "step": done, "conv_id": prompts[which[i]].0.conv_id, "turn": prompts[which[i]].0.turn_idx,
+                        "reply": batch.texts[i], "reward": batch.breakdowns[i],
+                    });
+                    if c.run.debug {
+                        line["prompt"] = json!(lm.tokenizer.decode(&batch.rollouts[i].prompt, false)?);
+                        line["tokens"] = json!(batch.rollouts[i].response);
+                        line["logp"] = json!(stats.experience.logp[at..at + n]);
+                    }
+                    samples.write(&line)?;
+                }
+                at += n;
+            }
+            done += 1;
+            progress.tick(&format!(
+                "reward {:.3} KL {:.2}",
+                stats.metrics.get("objective/scores").unwrap_or(0.0),
+                stats.metrics.get("objective/kl").unwrap_or(0.0)
+            ));
+            if done.is_multiple_of(c.run.checkpoint_every) && done < c.ppo.steps {
+                state.normaliser = sampler.reward.state().clone();
+                (state.log_len, state.samples_len) = (log.sync()?, samples.sync()?);
+                checkpoints.save(done + 1, &state, &[("student", &student), ("value", &head)])?;
+            }
+        }
+        drop(progress);
+        let dir = cx.dir.rl_enhanced();
+        lm.save(&dir, &student)?;
+        choices.save(&dir)?;
+        let text = serde_json::to_vec_pretty(&state.baseline_normaliser)
+            .map_err(|e| ecr_core::Error::internal(format!("write the normaliser: {e}")))?;
+        io::atomic_write(&dir.join(NORMALISER_FILE), &text)?;
+        ecr_models::save::save_params(&dir.join("value_head.safetensors"), &head, "")?;
+        cx.note("rollouts", c.ppo.steps * c.ppo.batch_size as u64);
+        cx.note(
+            "reference",
+            io::blake3(&reference.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>()),
+        );
+        Ok(())
+    }
+}
+
+/// Draws replies and scores them.
+struct Sampler<'a> {
+    lm: &'a Lm,
+    generator: LlamaGenerator,
+    decoding: Decoding<'static>,
+    reward: Composite,
+}
+
+/// Replies with their rewards.
+struct Batch {
+    rollouts: Vec<Rollout>,
+    texts: Vec<String>,
+    breakdowns: Vec<Breakdown>,
+}
+
+/// `n` prompts of `total`, seeded.
+fn choose(total: usize, n: usize, stream: Stream) -> Vec<usize> {
+    let mut draws = stream.rng();
+    (0..n).map(|_| draws.below(total)).collect()
+}
+
+impl Sampler<'_> {
+    fn sample(
+        &mut self,
+        params: &Params,
+        prompts: &[(Example, Vec<u32>)],
+        which: &[usize],
+        stream: Stream,
+    ) -> Result<Batch> {
+        let tokens: Vec<Vec<u32>> = which.iter().map(|&i| prompts[i].1.clone()).collect();
+        let streams: Vec<Stream> = (0..which.len()).map(|i| stream.at(i as u64)).collect();
+        let done: Vec<Completion> = self.generator.generate(params, &tokens, self.decoding, &streams)?;
+        let texts = done.iter().map(|d| self.lm.text(&d.tokens)).collect::<Result<Vec<_>>>()?;
+        let replies: Vec<_> = which
+            .iter()
+            .zip(&texts)
+            .zip(&done)
+            .map(|((&i, text), d)| reply(&prompts[i].0, text, d.finished, d.tokens.len()))
+            .collect();
+        let breakdowns = self.reward.score(&replies)?;
+        let rollouts = done
+            .into_iter()
+            .zip(tokens)
+            .zip(&breakdowns)
+            .map(|((d, prompt), b)| Rollout {
+                prompt,
+                response: d.tokens,
+                finished: d.finished,
+                score: b.total,
+            })
+            .collect();
+        Ok(Batch { rollouts, texts, breakdowns })
+    }
+}
+
+impl Batch {
+    /// Means of each component, raw, normalised and weighted, over the replies to which it applies.
+    fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
+        let mean = |xs: Vec<f64>| {
+            if xs.is_empty() { Json::Null } else { json!(xs.iter().sum::<f64>() / xs.len() as f64) }
+        };
+        for (name, _) in reward.weights() {
+            let part = |f: &dyn Fn(&ecr_rewards::composite::Part) -> Option<f64>| -> Json {
+                mean(self.breakdowns.iter().filter_map(|b| b.part(name).and_then(f)).collect())
+            };
+            record.insert(format!("rewards/{name}/raw"), part(&|p| p.raw));
+            record.insert(format!("rewards/{name}/normalised"), part(&|p| p.normalised));
+            record.insert(format!("rewards/{name}/weighted"), part(&|p| p.weighted));
+        }
+        let unique: std::collections::BTreeSet<&String> = self.texts.iter().collect();
+        record.insert("unique_responses".into(), json!(unique.len() as f64 / self.texts.len().max(1) as f64));
+    }
+}
+
+/// Fits the value head on baseline rollouts; explained variance on held-out ones for zero, critic-only and both.
+fn warm_start(
+    cx: &Context,
+    sampler: &mut Sampler<'_>,
+    prompts: &[(Example, Vec<u32>)],
+    reference: &Params,
+    value: &mut TrunkValue,
+    head: &mut Params,
+    stream: Stream,
+) -> Result<Json> {
+    let c = &cx.config;
+    let n = c.value.rollouts + c.value.held_out;
+    let stream = stream.child("warm start");
+    let which = choose(prompts.len(), n, stream.child("prompts"));
+    cx.voice.say(&format!("ppo: {n} baseline rollouts to fit the value head"));
+    let batch = sampler.sample(reference, prompts, &which, stream.child("rollout"))?;
+    let mut critic = Scorer::load(&cx.dir.critic(), CRITIC_FILE, cx.engine)?;
+    let inputs = which
+        .iter()
+        .zip(&batch.texts)
+        .map(|(&i, text)| critic.encode_pair(&prompts[i].0.context, text, c.critic.max_length))
+        .collect::<Result<Vec<_>>>()?;
+    let heads = critic.outputs.len();
+    // The head that people's ratings taught, or the first.
+    let overall = critic.outputs.iter().position(|o| o == "overall").unwrap_or(0);
+    let scores: Vec<f64> = critic.score(&inputs)?.chunks(heads).map(|s| s[overall]).collect();
+    let rewards: Vec<f64> = batch
+        .rollouts
+        .iter()
+        .map(|r| r.score - if r.finished { 0.0 } else { c.ppo.missing_eos_penalty })
+        .collect();
+    let split = c.value.rollouts;
+    let map = ScoreMap::fit(&scores[..split], &rewards[..split]);
+    let examples = |reward: &dyn Fn(usize) -> f64| -> Vec<ValueExample> {
+        let one = |(i, r): (usize, &Rollout)| ValueExample {
+            prompt: r.prompt.clone(),
+            response: r.response.clone(),
+            reward: reward(i),
+        };
+        batch.rollouts.iter().enumerate().map(one).collect()
+    };
+    let truth = examples(&|i| rewards[i]);
+    let by_critic = examples(&|i| map.apply(scores[i]));
+    let held: Vec<Vec<usize>> = vec![(split..n).collect()];
+    let ones = vec![1; split];
+    let adam = AdamW { weight_decay: 0.0, ..AdamW::default() };
+    let gamma = c.ppo.gamma;
+    let fit =
+        |value: &mut TrunkValue, head: &mut Params, data: &[ValueExample], name: &str| -> Result<()> {
+            for epoch in 0..c.value.epochs {
+                for which in epoch_batches(&ones, 32, stream.child(name), epoch) {
+                    value_fit_step(value, head, data, &[which], gamma, &adam, c.value.learning_rate, 1.0)?;
+                }
+            }
+            Ok(())
+        };
+    let zero = held_out_explained_variance(value, head, &truth, &held, gamma)?;
+    fit(value, head, &by_critic, "critic")?;
+    let critic_only = held_out_explained_variance(value, head, &truth, &held, gamma)?;
+    fit(value, head, &truth, "returns")?;
+    let both = held_out_explained_variance(value, head, &truth, &held, gamma)?;
+    // Moments of the warm start do not belong to PPO's optimiser.
+    head.m.fill(0.0);
+    head.v.fill(0.0);
+    head.step = 0;
+    value.forget();
+    Ok(json!({
+        "explained_variance_zero": zero,
+        "explained_variance_critic_only": critic_only,
+        "explained_variance_critic_and_returns": both,
+        "critic_score_slope": map.slope,
+        "baseline_rollouts": split,
+    }))
+}
