@@ -1,6 +1,7 @@
 //! Rules of the repository that no other tool checks. A rule is a function from the tree to complaints.
 
 mod crates;
+mod docs;
 mod scan;
 mod source;
 mod text;
@@ -70,6 +71,7 @@ const RULES: &[Rule] = &[
     ("`unsafe` is found in crates/kernels alone", source::unsafe_code),
     ("no unwrap, expect, todo or unimplemented outside tests", source::unwraps),
     ("no path of somebody's machine", text::machine_paths),
+    ("pages name every flag, preset, section and metric that they document", docs::named),
     ("links of the documentation lead somewhere", text::links),
     ("configuration files parse", text::configs),
     ("a file has at most 1 MiB", text::weight),
