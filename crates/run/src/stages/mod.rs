@@ -1,7 +1,9 @@
 //! The stages of the pipeline, one file each, in order.
 
+mod compare;
 mod critic;
 mod emotion;
+mod eval;
 mod ppo;
 mod prepare;
 mod sft;
@@ -12,6 +14,8 @@ use crate::config::Config;
 use crate::graph::Stage;
 use crate::rundir::RunDir;
 
+pub use compare::compare_files;
+
 /// All stages, in the order in which they run.
 pub fn all() -> Vec<Box<dyn Stage>> {
     vec![
@@ -20,6 +24,8 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(critic::Critic),
         Box::new(sft::Sft),
         Box::new(ppo::Ppo),
+        Box::new(eval::Eval),
+        Box::new(compare::Compare),
     ]
 }
 

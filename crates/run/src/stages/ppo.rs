@@ -310,15 +310,14 @@ fn warm_start(
     let ones = vec![1; split];
     let adam = AdamW { weight_decay: 0.0, ..AdamW::default() };
     let gamma = c.ppo.gamma;
-    let fit =
-        |value: &mut TrunkValue, head: &mut Params, data: &[ValueExample], name: &str| -> Result<()> {
-            for epoch in 0..c.value.epochs {
-                for which in epoch_batches(&ones, 32, stream.child(name), epoch) {
-                    value_fit_step(value, head, data, &[which], gamma, &adam, c.value.learning_rate, 1.0)?;
-                }
+    let fit = |value: &mut TrunkValue, head: &mut Params, data: &[ValueExample], name: &str| -> Result<()> {
+        for epoch in 0..c.value.epochs {
+            for which in epoch_batches(&ones, 32, stream.child(name), epoch) {
+                value_fit_step(value, head, data, &[which], gamma, &adam, c.value.learning_rate, 1.0)?;
             }
-            Ok(())
-        };
+        }
+        Ok(())
+    };
     let zero = held_out_explained_variance(value, head, &truth, &held, gamma)?;
     fit(value, head, &by_critic, "critic")?;
     let critic_only = held_out_explained_variance(value, head, &truth, &held, gamma)?;
