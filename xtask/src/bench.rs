@@ -58,6 +58,8 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
         (None, None) => println!("bench: skipped: llama.cpp (no GGUF file in {})", models(&args).display()),
         (None, Some(model)) => settings.extend(llama_cpp(&llama, model, threads)),
     }
+    // What is compared runs side by side, so that both meet the same state of the machine.
+    settings.sort_by_key(|s| WORK.iter().position(|(work, _)| *work == s.work));
     if let Some(word) = args.text("--only") {
         settings.retain(|s| s.work.contains(word));
     }

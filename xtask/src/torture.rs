@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use crate::args::Args;
 
-/// Kills of one run after which it is left alone.
-const MOST_KILLS: usize = 20;
-
 /// Runs the preset once undisturbed and `--runs` times disturbed, and compares.
 pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
     let args = Args::parse(words, &["--runs", "--preset", "--seed"], &["--vary-threads", "--keep"])?;
@@ -24,26 +21,53 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
     if !build.map_err(|e| format!("start cargo: {e}"))?.success() {
         return Err("torture: the binary does not build".into());
     }
-    let job =
-        Job { binary: root.join("target/release/ecr"), preset: preset.to_owned(), root: root.to_owned() };
+    let job = Job {
+        binary: root.join("target/release/ecr"),
+        preset: preset.to_owned(),
+        root: root.to_owned(),
+        vary_threads: args.has("--vary-threads"),
+        most_kills: 20,
+    };
     let scratch = root.join("target/torture");
     fresh(&scratch)?;
 
+    let (kills, differing) = campaign(&job, &scratch, runs, args.has("--keep"), &mut draws)?;
+    println!("torture: {runs} runs, {kills} kills, {differing} differing files");
+    if differing > 0 {
+        return Err(format!("torture: killed runs are kept in {}", scratch.display()));
+    }
+    if kills == 0 && runs > 0 {
+        return Err("torture: nothing was killed, so nothing was shown; use more runs".into());
+    }
+    Ok(())
+}
+
+/// One undisturbed run and `runs` disturbed ones below `scratch`; returns kills and differing files.
+fn campaign(
+    job: &Job,
+    scratch: &Path,
+    runs: usize,
+    keep: bool,
+    draws: &mut SplitMix,
+) -> Result<(usize, usize), String> {
     let clean = scratch.join("undisturbed");
     let t = Instant::now();
     job.to_the_end(&clean)?;
     let whole = t.elapsed();
     let files = contents(&clean)?;
-    println!("torture: `{preset}` undisturbed: {:.1} s, {} files", whole.as_secs_f64(), files.len());
+    println!("torture: `{}` undisturbed: {:.1} s, {} files", job.preset, whole.as_secs_f64(), files.len());
+    if files.is_empty() {
+        return Err("torture: the run left no file to compare".into());
+    }
 
     let (mut kills, mut differing) = (0, 0);
     for n in 1..=runs {
         let dir = scratch.join(format!("killed-{n}"));
         let mut moments = Vec::new();
         let mut done = false;
-        while !done && moments.len() < MOST_KILLS {
+        while !done && moments.len() < job.most_kills {
             let moment = whole.mul_f64(draws.unit());
-            let threads = (args.has("--vary-threads") && moments.len() % 2 == 1).then_some("1");
+            let threads = (job.vary_threads && moments.len() % 2 == 1).then_some("1");
             done = job.killed_after(&dir, moment, threads)?;
             if !done {
                 moments.push(format!("{:.2}", moment.as_secs_f64()));
@@ -62,24 +86,21 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
         );
         wrong.iter().for_each(|f| println!("  {f}"));
         differing += wrong.len();
-        if wrong.is_empty() && !args.has("--keep") {
+        if wrong.is_empty() && !keep {
             std::fs::remove_dir_all(&dir).map_err(|e| format!("remove {}: {e}", dir.display()))?;
         }
     }
-    println!("torture: {runs} runs, {kills} kills, {differing} differing files");
-    if differing > 0 {
-        return Err(format!("torture: killed runs are kept in {}", scratch.display()));
-    }
-    if kills == 0 && runs > 0 {
-        return Err("torture: nothing was killed, so nothing was shown; use more runs".into());
-    }
-    Ok(())
+    Ok((kills, differing))
 }
 
 struct Job {
     binary: PathBuf,
     preset: String,
     root: PathBuf,
+    /// Every other start of a run on one thread.
+    vary_threads: bool,
+    /// Kills of one run after which it is left alone.
+    most_kills: usize,
 }
 
 impl Job {
@@ -222,6 +243,33 @@ mod tests {
         let found = differences(&a, &b).unwrap();
         assert_eq!(found, ["one: differs from byte 2 on", "two: left behind by kills"]);
         assert!(differences(&a, &a).unwrap().is_empty());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// A pretended `ecr` of shell built-ins: `begin`, then ten lines appended to a log, one each 10 ms.
+    fn pretender(scratch: &Path, begin: &str) -> Job {
+        use std::os::unix::fs::PermissionsExt;
+        let binary = scratch.join("ecr");
+        let script = format!(
+            "#!/bin/sh\nd=$5; mkdir -p $d/logs; {begin}\n\
+             for i in 0 1 2 3 4 5 6 7 8 9; do echo $i >> $d/log; sleep 0.01; done\n\
+             echo $$ > $d/logs/timing.jsonl\n"
+        );
+        std::fs::write(&binary, script).unwrap();
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Job { binary, preset: "smoke".into(), root: scratch.to_owned(), vary_threads: true, most_kills: 3 }
+    }
+
+    #[test]
+    fn a_faithful_resume_passes_and_a_forgetful_one_is_caught() {
+        let root = std::env::temp_dir().join(format!("ecr-pretender-{}", std::process::id()));
+        for (begin, passes) in [(": > $d/log", true), ("true", false)] {
+            fresh(&root).unwrap();
+            let job = pretender(&root, begin);
+            let (kills, differing) = campaign(&job, &root, 3, false, &mut SplitMix(1)).unwrap();
+            assert!(kills > 0);
+            assert_eq!(differing == 0, passes, "{begin}: {differing}");
+        }
         std::fs::remove_dir_all(&root).unwrap();
     }
 
