@@ -59,6 +59,11 @@ impl PackedWeight {
     pub fn bytes(&self) -> usize {
         4 * (self.forward.data.len() + self.backward.as_ref().map_or(0, |b| b.data.len()))
     }
+    /// Reads row `i` of the weight, `[k]`, as it is stored: an embedding looked up in its own head. Panics beyond
+    /// the last row.
+    pub fn read_row(&self, i: usize, out: &mut [f32]) {
+        self.forward.column(i, out);
+    }
 }
 
 /// Kernel choice; cheap to copy.

@@ -58,8 +58,7 @@ fn main() {
         let (batch, tokens, mode) = (number("--batch", 2), number("--tokens", 128), get("--mode", "lora"));
         let mut all = init::fresh(config.layout(), config.num_layers, Stream::new(2));
         let (mut llama, mut params) = if mode == "lora" {
-            let frozen = Arc::new(Frozen::new(config.clone(), e, &all));
-            drop(all);
+            let frozen = Arc::new(Frozen::consume(config.clone(), e, all));
             let base = Base::new(frozen, LoraConfig::new(16, 32.0, &[Proj::Q, Proj::V]));
             let mut adapter = init::adapter(base.adapter_layout(), Stream::new(3));
             adapter.make_trainable();

@@ -19,8 +19,10 @@ fn engine() -> Engine {
     Engine::detect(Precision::F32)
 }
 
+/// What an operation gives: its output and the gradients of its tensors.
+type Out = (Vec<f32>, Vec<Vec<f32>>);
 /// An operation as a test sees it: tensors in; the output and, given its gradient, the gradients of the tensors.
-type Op<'a> = &'a (dyn Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) + Sync);
+type Op<'a> = &'a (dyn Fn(&[Vec<f32>], Option<&[f32]>) -> Out + Sync);
 
 /// Central differences of `Σ c·y` for up to 60 elements of each tensor. A tensor's tolerance is 3e-3 of the larger of
 /// the element's own gradient and the root mean square of the tensor's.
@@ -59,16 +61,13 @@ fn threads(name: &str, inputs: &[Vec<f32>], op: Op<'_>) {
             (y, g)
         })
     };
-    let bits = |(y, g): (Vec<f32>, Vec<Vec<f32>>)| -> Vec<u32> {
+    let bits = |(y, g): Out| -> Vec<u32> {
         y.into_iter().chain(g.into_iter().flatten()).map(f32::to_bits).collect()
     };
     assert!(bits(run(1)) == bits(run(2)), "{name}: other bits for two threads");
 }
 
-fn embedding_op(
-    ids: Vec<u32>,
-    d: usize,
-) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn embedding_op(ids: Vec<u32>, d: usize) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> Out {
     move |x, dy| {
         let mut y = vec![0.0; ids.len() * d];
         embedding::forward(&ids, &x[0], d, &mut y).unwrap();
@@ -88,7 +87,7 @@ fn embedding_gradients() {
     assert!(embedding::forward(&[5], &[0.0; 10], 2, &mut [0.0; 2]).is_err());
 }
 
-fn rmsnorm_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn rmsnorm_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> Out {
     let (d, t) = (x[1].len(), x[0].len() / x[1].len());
     let (mut y, mut rstd) = (vec![0.0; t * d], vec![0.0; t]);
     rmsnorm::forward(&x[0], &x[1], 1e-5, &mut y, &mut rstd);
@@ -108,7 +107,7 @@ fn rmsnorm_gradients() {
     threads("rmsnorm", &[normal("x", 300 * 64), normal("w", 64)], &rmsnorm_op);
 }
 
-fn layernorm_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn layernorm_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> Out {
     let (d, t) = (x[1].len(), x[0].len() / x[1].len());
     let (mut y, mut stats) = (vec![0.0; t * d], vec![(0.0, 0.0); t]);
     layernorm::forward(&x[0], &x[1], &x[2], 1e-5, &mut y, &mut stats);
@@ -126,10 +125,7 @@ fn layernorm_gradients() {
 }
 
 /// Heads split and turned; the backward pass turns back and merges.
-fn rope_op(
-    positions: Vec<usize>,
-    heads: usize,
-) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn rope_op(positions: Vec<usize>, heads: usize) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> Out {
     move |x, dy| {
         let mut rope = Rope::new(1e4, x[0].len() / positions.len() / heads);
         rope.grow(positions.iter().max().unwrap() + 1);
@@ -159,7 +155,7 @@ fn attention_op(
     starts: Vec<usize>,
     (heads, kv_heads, head_dim): (usize, usize, usize),
     causal: bool,
-) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> Out {
     move |x, d_o| {
         let a = Attention { engine: engine(), heads, kv_heads, head_dim, starts: &starts, causal };
         let mut o = vec![0.0; x[0].len()];
@@ -193,7 +189,7 @@ fn attention_gradients() {
     differences("long attention", &x, &attention_op(vec![0, 70], (2, 1, 4), true));
 }
 
-fn swiglu_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn swiglu_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> Out {
     let mut y = vec![0.0; x[0].len()];
     swiglu::forward(&x[0], &x[1], &mut y);
     let (mut g, mut u) = (x[0].clone(), x[1].clone());
@@ -203,7 +199,7 @@ fn swiglu_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
     (y, vec![g, u])
 }
 
-fn gelu_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn gelu_op(x: &[Vec<f32>], dy: Option<&[f32]>) -> Out {
     let mut y = vec![0.0; x[0].len()];
     gelu::forward(&x[0], &mut y);
     let mut g = dy.map_or_else(|| x[0].clone(), <[f32]>::to_vec);
@@ -220,11 +216,7 @@ fn activation_gradients() {
 }
 
 /// Inputs: `x`, `W`, bias, `A`, `B`.
-fn linear_op(
-    n: usize,
-    k: usize,
-    rank: usize,
-) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn linear_op(n: usize, k: usize, rank: usize) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> Out {
     move |x, dy| {
         let (e, t, mut s) = (engine(), x[0].len() / k, Scratch::default());
         let adapter = Adapter { a: Weight::Plain(&x[3]), b: Weight::Plain(&x[4]), rank, scale: 1.5 };
@@ -254,11 +246,7 @@ fn linear_gradients() {
 }
 
 /// Inputs: states, head. Output: log-probabilities, then entropies.
-fn head_op(
-    v: usize,
-    targets: Vec<u32>,
-    temperature: f32,
-) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn head_op(v: usize, targets: Vec<u32>, temperature: f32) -> impl Fn(&[Vec<f32>], Option<&[f32]>) -> Out {
     move |x, dy| {
         let (e, w, n) = (engine(), Weight::Plain(&x[1]), targets.len());
         let (mut head, mut y, mut entropy) = (Head::default(), vec![], vec![]);

@@ -89,7 +89,7 @@ impl Lm {
         let base_name = path.file_name().map_or_else(|| "base".into(), |n| n.to_string_lossy().into_owned());
         let (base, start) = if config.lora.rank > 0 {
             let targets = config.lora.targets.iter().map(|t| Proj::parse(t)).collect::<Result<Vec<_>>>()?;
-            let frozen = Arc::new(Frozen::new(shape.clone(), engine, &m.params));
+            let frozen = Arc::new(Frozen::consume(shape.clone(), engine, m.params));
             let lora = LoraConfig::new(config.lora.rank, config.lora.alpha, &targets);
             (Some(Base::new(frozen, lora)), None)
         } else {

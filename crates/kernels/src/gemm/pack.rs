@@ -61,6 +61,25 @@ impl PackedB {
         let kc = (self.k - block * KC).min(KC);
         block * np * Self::words(self.store, KC) + panel * Self::words(self.store, kc)
     }
+    /// Reads column `j` back, `[k]`.
+    pub(crate) fn column(&self, j: usize, out: &mut [f32]) {
+        assert!(j < self.n && out.len() == self.k, "column of a packed matrix");
+        let (panel, lane, half) = (j / NR, j % NR, NR / 2);
+        let low = |w: u32| f32::from_bits(w << 16);
+        let high = |w: u32| f32::from_bits(w & 0xffff_0000);
+        for (block, out) in out.chunks_mut(KC).enumerate() {
+            let panel = &self.data[self.offset(block, panel)..];
+            for (p, out) in out.iter_mut().enumerate() {
+                *out = match self.store {
+                    Store::F32 => f32::from_bits(panel[p * NR + lane]),
+                    Store::Bf16 if lane < half => low(panel[p * half + lane]),
+                    Store::Bf16 => high(panel[p * half + lane - half]),
+                    Store::Pairs if p % 2 == 0 => low(panel[p / 2 * NR + lane]),
+                    Store::Pairs => high(panel[p / 2 * NR + lane]),
+                };
+            }
+        }
+    }
     /// An empty matrix to be filled by [`PackedB::fill`].
     pub(crate) fn empty() -> Self {
         Self { n: 0, k: 0, store: Store::F32, data: Vec::new() }
@@ -189,4 +208,28 @@ pub(crate) fn with_panels<R>(f: impl FnOnce(&mut PackedB) -> R) -> R {
     let r = f(&mut b);
     PANELS.with_borrow_mut(|s| s.push(b));
     r
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_read_back_as_stored() {
+        for (k, n) in [(5, 3), (576, 70), (1025, 33)] {
+            let data: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.37).sin()).collect();
+            for store in [Store::F32, Store::Bf16, Store::Pairs] {
+                let mut b = PackedB::empty();
+                b.fill(k, n, View::rows(&data, k).t(), store, false);
+                let mut out = vec![9.0; k];
+                for j in 0..n {
+                    b.column(j, &mut out);
+                    for (&got, &x) in out.iter().zip(&data[j * k..]) {
+                        let bf16 = f32::from_bits(u32::from(bf16_round(x)) << 16);
+                        assert_eq!(got, if store == Store::F32 { x } else { bf16 });
+                    }
+                }
+            }
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::llama::{Base, LlamaConfig, Weights};
 use crate::lora::Proj;
 use crate::ops::linear::{Adapter, Linear, Scratch};
 use crate::ops::rope::Rope;
-use crate::ops::{embedding, rmsnorm, size, swiglu};
+use crate::ops::{rmsnorm, size, swiglu};
 use cache::Slot;
 
 /// Prompt tokens that one prefill pass takes at most.
@@ -157,7 +157,7 @@ impl LlamaGenerator {
         let b = &mut self.buf;
         let ids: Vec<u32> = rows.iter().map(|r| r.token).collect();
         let x = size(&mut b.x, m * d);
-        embedding::forward(&ids, w.embed(c.embed_index()), d, x)?;
+        w.lookup(c, &ids, x)?;
         let h = size(&mut b.h, m * d);
         let rstd = size(&mut b.rstd, m);
         let (q, k, v) = (size(&mut b.q, m * qd), size(&mut b.k, m * kvd), size(&mut b.v, m * kvd));

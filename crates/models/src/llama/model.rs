@@ -139,7 +139,7 @@ impl Llama {
         let positions: Vec<usize> = (0..batch.sequences()).flat_map(|s| 0..batch.range(s).len()).collect();
         let ws = &mut self.ws;
         let x = size(&mut ws.x, t * d);
-        embedding::forward(&batch.tokens, w.embed(c.embed_index()), d, x)?;
+        w.lookup(c, &batch.tokens, x)?;
         self.layers.resize_with(c.num_layers, Layer::default);
         let attention = Attention {
             engine: e,

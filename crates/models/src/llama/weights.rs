@@ -7,15 +7,16 @@ use ecr_kernels::{Engine, PackedWeight, Weight};
 
 use super::LlamaConfig;
 use crate::lora::{LoraConfig, Proj, lora_layout};
+use crate::ops::embedding;
 use crate::ops::linear::{Adapter, Linear};
 
-/// A frozen base: matrices in the engine's layout, norms and embedding as they are. Shared by any number of
-/// policies and adapters.
+/// A frozen base: matrices in the engine's layout, norms as they are. Shared by any number of policies and adapters.
+/// A tied embedding is looked up in the head, in the precision that the head is stored in.
 #[derive(Debug)]
 pub struct Frozen {
     /// Shape.
     pub config: LlamaConfig,
-    /// `[V, D]`.
+    /// `[V, D]`; empty if the head is the embedding.
     embed: Vec<f32>,
     /// By tensor index; empty for matrices.
     norms: Vec<Vec<f32>>,
@@ -24,19 +25,39 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Packs all matrices for forward and backward. The caller may drop `params` afterwards.
+    /// Packs all matrices for forward and backward. Where the values are not needed afterwards,
+    /// [`Frozen::consume`] takes less memory on the way.
     pub fn new(config: LlamaConfig, engine: Engine, params: &Params) -> Self {
-        let (mut norms, mut packed) = (Vec::new(), Vec::new());
-        for (i, t) in params.layout.tensors.iter().enumerate() {
-            let matrix = t.shape.len() == 2;
-            norms.push(if matrix { Vec::new() } else { params.tensor(i).to_vec() });
-            let first_unneeded = i == config.embed_index() && !config.tie_word_embeddings;
-            packed.push(
-                (matrix && !first_unneeded).then(|| engine.pack(t.shape[0], t.shape[1], params.tensor(i))),
-            );
+        let mut f = Self::empty(config, params.layout.tensors.len());
+        (0..f.norms.len()).for_each(|i| f.take(engine, i, &params.layout, &params.data));
+        f
+    }
+    /// The same, giving the memory of the values back tensor by tensor.
+    pub fn consume(config: LlamaConfig, engine: Engine, params: Params) -> Self {
+        let mut f = Self::empty(config, params.layout.tensors.len());
+        let Params { layout, mut data, grad, m, v, .. } = params;
+        drop((grad, m, v));
+        for i in (0..layout.tensors.len()).rev() {
+            f.take(engine, i, &layout, &data);
+            data.truncate(layout.tensors[i].offset);
+            data.shrink_to_fit();
         }
-        let embed = params.tensor(config.embed_index()).to_vec();
-        Self { config, embed, norms, packed }
+        f
+    }
+    fn empty(config: LlamaConfig, tensors: usize) -> Self {
+        let norms = (0..tensors).map(|_| Vec::new()).collect();
+        Self { config, embed: Vec::new(), norms, packed: vec![None; tensors] }
+    }
+    fn take(&mut self, engine: Engine, i: usize, layout: &Layout, data: &[f32]) {
+        let (t, c) = (&layout.tensors[i], &self.config);
+        let values = &data[t.range()];
+        if t.shape.len() != 2 {
+            self.norms[i] = values.to_vec();
+        } else if i == c.embed_index() && !c.tie_word_embeddings {
+            self.embed = values.to_vec();
+        } else {
+            self.packed[i] = Some(engine.pack(t.shape[0], t.shape[1], values));
+        }
     }
     /// Bytes held.
     pub fn bytes(&self) -> usize {
@@ -107,11 +128,19 @@ impl<'a> Weights<'a> {
             Self::Adapted { base, .. } => &base.frozen.norms[i],
         }
     }
-    /// The embedding table.
-    pub(crate) fn embed(&self, i: usize) -> &'a [f32] {
+    /// Looks tokens up in the embedding, `x`: `[T, D]`.
+    pub(crate) fn lookup(&self, config: &LlamaConfig, ids: &[u32], x: &mut [f32]) -> Result<()> {
+        let (i, d) = (config.embed_index(), config.hidden_size);
         match self {
-            Self::Full { layout, data } => &data[layout.tensors[i].range()],
-            Self::Adapted { base, .. } => &base.frozen.embed,
+            Self::Full { layout, data } => embedding::forward(ids, &data[layout.tensors[i].range()], d, x),
+            Self::Adapted { base, .. } => match &base.frozen.packed[i] {
+                Some(p) => {
+                    embedding::check(ids, config.vocab_size)?;
+                    x.chunks_mut(d).zip(ids).for_each(|(x, &id)| p.read_row(id as usize, x));
+                    Ok(())
+                }
+                None => embedding::forward(ids, &base.frozen.embed, d, x),
+            },
         }
     }
     /// A matrix.

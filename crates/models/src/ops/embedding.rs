@@ -11,17 +11,22 @@ use rayon::prelude::*;
 /// # Errors
 /// [`ecr_core::Kind::Data`] for an id outside the table.
 pub fn forward(ids: &[u32], table: &[f32], d: usize, x: &mut [f32]) -> Result<()> {
-    let v = table.len() / d;
-    if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= v) {
-        return Err(Error::data(format!("look up token {t} of a batch"))
-            .expected(format!("an id below the vocabulary's size {v}"))
-            .got(id.to_string())
-            .hint("the tokenizer belongs to another model"));
-    }
+    check(ids, table.len() / d)?;
     for (row, &id) in x.chunks_mut(d).zip(ids) {
         row.copy_from_slice(&table[id as usize * d..][..d]);
     }
     Ok(())
+}
+
+/// Refuses ids that a table of `v` rows does not have.
+pub(crate) fn check(ids: &[u32], v: usize) -> Result<()> {
+    match ids.iter().enumerate().find(|(_, id)| **id as usize >= v) {
+        None => Ok(()),
+        Some((t, id)) => Err(Error::data(format!("look up token {t} of a batch"))
+            .expected(format!("an id below the vocabulary's size {v}"))
+            .got(id.to_string())
+            .hint("the tokenizer belongs to another model")),
+    }
 }
 
 /// `dtable[ids[t]] += dx[t]`, in the order of tokens; columns are shared out over the threads.
