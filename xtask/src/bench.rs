@@ -64,15 +64,26 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
         settings.retain(|s| s.work.contains(word));
     }
 
+    let load = load();
+    if load > 0.5 {
+        println!(
+            "bench: the machine is busy (load {load:.1} before the first round): figures are not fit to be reported"
+        );
+    }
     for round in 1..=rounds {
         for s in &mut settings {
             let line = s.measure(root, python, threads)?;
             eprintln!("bench: round {round}/{rounds}: {} {} {}: {line}", s.work, s.who, s.precision);
         }
     }
-    println!("CPU: {}, {threads} threads, {rounds} rounds of {steps} steps, medians", cpu());
+    println!(
+        "CPU: {}, {threads} threads, {rounds} rounds of {steps} steps, medians, load before {load:.1}",
+        cpu()
+    );
     print!("{}", table(&settings));
-    settings.iter().for_each(|s| println!("{}", s.json(best_torch(&settings, s.work), threads, rounds)));
+    settings
+        .iter()
+        .for_each(|s| println!("{}", s.json(best_torch(&settings, s.work), threads, rounds, load)));
     Ok(())
 }
 
@@ -193,10 +204,10 @@ impl Setting {
         median(&self.speeds)
     }
 
-    fn json(&self, torch: Option<&Setting>, threads: usize, rounds: usize) -> String {
+    fn json(&self, torch: Option<&Setting>, threads: usize, rounds: usize, load: f64) -> String {
         let mut o = serde_json::json!({
             "bench": "xtask", "work": self.work, "who": self.who, "precision": self.precision, "cpu": cpu(),
-            "threads": threads, "rounds": rounds, "tok_s": self.speed(), "all_tok_s": self.speeds,
+            "threads": threads, "rounds": rounds, "load_before": load, "tok_s": self.speed(), "all_tok_s": self.speeds,
         });
         if !self.megabytes.is_empty() {
             o["peak_rss_mb"] = median(&self.megabytes).into();
@@ -227,6 +238,12 @@ fn median(x: &[f64]) -> f64 {
     x.sort_by(f64::total_cmp);
     let (low, high) = (x.get(x.len().saturating_sub(1) / 2), x.get(x.len() / 2));
     low.zip(high).map_or(f64::NAN, |(a, b)| (a + b) / 2.0)
+}
+
+/// Processes that wanted to run in the last minute, on average: what others do to the figures.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|x| x.parse().ok()).unwrap_or(0.0)
 }
 
 fn cpu() -> String {
@@ -291,7 +308,7 @@ mod tests {
         assert_eq!((best.precision, best.speed()), ("bf16", 150.0));
         let first = table(&all).lines().nth(1).unwrap().to_owned();
         assert!(first.contains("2.00") && first.ends_with("0.25"), "{first}");
-        assert!(all[0].json(Some(best), 2, 3).contains("\"ratio_to_fastest_eager_torch\":2.0"));
+        assert!(all[0].json(Some(best), 2, 3, 0.0).contains("\"ratio_to_fastest_eager_torch\":2.0"));
         assert!(best_torch(&all, "c").is_none());
     }
 
