@@ -1,6 +1,6 @@
 //! Matrix product `C[m, n] (+)= A[m, k] · B[k, n]` over strided operands, by packed panels and register tiles.
 //!
-//! Legend: `kc` depth of a block of `k`; a panel of `A` is [`MR`] rows, a panel of `B` is [`NR`] columns, both
+//! Legend: `kc` depth of a block of `k`; a panel of `A` is `MR` rows, a panel of `B` is `NR` columns, both
 //! stored depth first. Every element of `C` is summed in the order of `k` by one task, and a row's arithmetic
 //! does not depend on how many rows there are: results are the same for any number of threads and any batch.
 

@@ -1,7 +1,7 @@
 //! Attention over packed sequences: `O = softmax(s·Q·Kᵀ)·V` within each sequence, causal or not, grouped queries.
 //!
 //! Legend: `T` tokens, `H` query heads, `KV` key heads, `hd` head width; all operands head-major `[heads, T, hd]`.
-//! Work is cut by (head, sequence) and by blocks of [`BLOCK`] queries; a causal block reads only the keys up to its
+//! Work is cut by (head, sequence) and by blocks of `BLOCK` queries; a causal block reads only the keys up to its
 //! last query. Probabilities exist for one block at a time: the backward pass recomputes them.
 
 use ecr_kernels::{Engine, View, math};
