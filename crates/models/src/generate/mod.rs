@@ -18,7 +18,7 @@ use crate::llama::{Base, LlamaConfig, Weights};
 use crate::lora::Proj;
 use crate::ops::linear::{Adapter, Linear, Scratch};
 use crate::ops::rope::Rope;
-use crate::ops::{rmsnorm, size, swiglu};
+use crate::ops::{on_pool, rmsnorm, size, swiglu};
 use cache::Slot;
 
 /// Prompt tokens that one prefill pass takes at most.
@@ -251,6 +251,20 @@ impl Generator for LlamaGenerator {
                 .got(format!("a prompt of {longest} and up to {} new tokens", decoding.max_new))
                 .hint("shorten the context or the response"));
         }
+        on_pool(|| self.respond(params, prompts, decoding, streams, capacity))
+    }
+}
+
+impl LlamaGenerator {
+    /// The work of [`Generator::generate`] on checked requests; `capacity`: tokens of the longest row.
+    fn respond(
+        &mut self,
+        params: &Params,
+        prompts: &[Vec<u32>],
+        decoding: Decoding<'_>,
+        streams: &[Stream],
+        capacity: usize,
+    ) -> Result<Vec<Completion>> {
         self.pack(params)?;
         self.rope.grow(capacity);
         let (c, n) = (self.config.clone(), self.max_batch.min(prompts.len()));

@@ -14,7 +14,7 @@ use crate::ops::attention::Attention;
 use crate::ops::head::{Head, Prefixes};
 use crate::ops::linear::{Grads, Scratch};
 use crate::ops::rope::{Rope, merge_heads, split_heads};
-use crate::ops::{embedding, rmsnorm, size, swiglu};
+use crate::ops::{embedding, on_pool, rmsnorm, size, swiglu};
 
 /// What the backward pass needs of one block.
 #[derive(Debug, Default)]
@@ -207,7 +207,7 @@ impl Llama {
 
     /// Final states of `rows` into [`Llama::states`], nothing kept.
     pub(crate) fn run_trunk(&mut self, params: &Params, batch: &Packed, rows: Vec<usize>) -> Result<()> {
-        self.trunk(params, batch, rows, false)
+        on_pool(|| self.trunk(params, batch, rows, false))
     }
 
     /// From `∂L/∂states` in `ws.d_states` (`[R, D]`) to gradients of everything below, added to `params.grad`.
@@ -330,6 +330,17 @@ impl Llama {
         d_states: &[f32],
     ) -> Result<()> {
         let kept = self.take_kept(params)?;
+        on_pool(|| self.head_and_trunk_backward(params, &kept, d_logp, d_entropy, d_states))
+    }
+
+    fn head_and_trunk_backward(
+        &mut self,
+        params: &mut Params,
+        kept: &Kept,
+        d_logp: &[f32],
+        d_entropy: &[f32],
+        d_states: &[f32],
+    ) -> Result<()> {
         let c = &self.config;
         let (d, n) = (c.hidden_size, kept.targets.len());
         let Params { layout, data, grad, .. } = params;
@@ -353,7 +364,7 @@ impl Llama {
         if !d_states.is_empty() {
             math::axpy(1.0, d_states, dh);
         }
-        self.trunk_backward(params, &kept)
+        self.trunk_backward(params, kept)
     }
 
     fn take_kept(&mut self, params: &Params) -> Result<Kept> {
@@ -409,20 +420,24 @@ impl Policy for Llama {
         let scored = batch.scored_positions();
         let rows: Vec<usize> = scored.iter().map(|t| t - 1).collect();
         let targets: Vec<u32> = scored.iter().map(|&t| batch.tokens[t]).collect();
-        self.trunk(params, batch, rows, pass.keep)?;
-        let w = Weights::of(&self.config, self.full_len, self.base.as_ref(), &params.layout, &params.data)?;
-        let mut out = Scores::default();
-        self.head.forward(
-            self.engine,
-            w.matrix(self.config.head_index()),
-            self.config.vocab_size,
-            &self.ws.states,
-            &targets,
-            pass.temperature,
-            prefixes(batch, &pass).as_ref(),
-            &mut out.logp,
-            &mut out.entropy,
-        );
+        let out = on_pool(|| {
+            self.trunk(params, batch, rows, pass.keep)?;
+            let c = &self.config;
+            let w = Weights::of(c, self.full_len, self.base.as_ref(), &params.layout, &params.data)?;
+            let mut out = Scores::default();
+            self.head.forward(
+                self.engine,
+                w.matrix(c.head_index()),
+                c.vocab_size,
+                &self.ws.states,
+                &targets,
+                pass.temperature,
+                prefixes(batch, &pass).as_ref(),
+                &mut out.logp,
+                &mut out.entropy,
+            );
+            Ok(out)
+        })?;
         if let Some(k) = &mut self.kept {
             k.targets = targets;
         }
@@ -442,7 +457,7 @@ impl Encoder for Llama {
         self.config.max_position_embeddings
     }
     fn forward(&mut self, params: &Params, batch: &Packed, keep: bool) -> Result<Encoded> {
-        self.trunk(params, batch, (0..batch.tokens.len()).collect(), keep)?;
+        on_pool(|| self.trunk(params, batch, (0..batch.tokens.len()).collect(), keep))?;
         let hidden = self.ws.states.clone();
         let pooled = crate::pool::mean(&hidden, &batch.starts, self.config.hidden_size);
         Ok(Encoded { hidden, pooled })
@@ -459,6 +474,6 @@ impl Encoder for Llama {
         if !d_pooled.is_empty() {
             crate::pool::mean_backward(d_pooled, &kept.batch.starts, d, ds);
         }
-        self.trunk_backward(params, &kept)
+        on_pool(|| self.trunk_backward(params, &kept))
     }
 }

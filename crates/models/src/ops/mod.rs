@@ -23,3 +23,8 @@ pub(crate) fn size(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
     }
     &mut buffer[..n]
 }
+
+/// Runs a whole pass on a thread of the pool, so that its many short parallel steps need no hand-over from outside.
+pub(crate) fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
