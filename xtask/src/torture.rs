@@ -16,7 +16,7 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
     let preset = args.text("--preset").unwrap_or("demo");
     let build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .current_dir(root)
-        .args(["build", "--release", "--locked", "-p", "ecr-cli"])
+        .args(["build", "--release", "--locked", "-p", "ecr"])
         .status();
     if !build.map_err(|e| format!("start cargo: {e}"))?.success() {
         return Err("torture: the binary does not build".into());
