@@ -125,86 +125,112 @@ impl ChatTemplate {
     }
     /// The text of a conversation.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let list: Vec<Value> = messages
-            .iter()
-            .map(|m| {
-                Value::from_pairs([
-                    ("role", Value::from(m.role)),
-                    ("content", Value::from(m.content.as_str())),
-                ])
-            })
-            .collect();
+        self.render_values(&values(messages), add_generation_prompt)
+    }
+    fn render_values(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String> {
         self.env
             .get_template("chat")
-            .and_then(|t| t.render(context! { messages => list, add_generation_prompt, bos_token => "", eos_token => self.end.as_str() }))
+            .and_then(|t| t.render(context! { messages => messages, add_generation_prompt, bos_token => "", eos_token => self.end.as_str() }))
             .map_err(|e| Error::data("render a conversation by the chat template").got(e.to_string()))
     }
-    /// Text that the template adds for a message after others. Rendering everything each time keeps templates free
-    /// to look at earlier messages; a template that rewrites earlier text is refused.
-    fn pieces(&self, messages: &[Message]) -> Result<Vec<(String, bool)>> {
-        let mut out = Vec::new();
-        let mut done = String::new();
-        let grow = |done: &str, now: &str| -> Result<String> {
-            now.strip_prefix(done).map(str::to_string).ok_or_else(|| {
-                Error::data("split a conversation into turns")
-                    .expected("a chat template that only appends")
-                    .got("one that rewrites earlier turns")
-            })
-        };
-        for i in 0..messages.len() {
-            let whole = self.render(&messages[..=i], false)?;
-            if messages[i].role == "assistant" {
-                let opened =
-                    if i == 0 { self.render(&[], true)? } else { self.render(&messages[..i], true)? };
-                out.push((grow(&done, &opened)?, false));
-                let said = grow(&opened, &whole)?;
-                // The loss covers what is said and the end token, not what follows it.
-                let cut = said.find(&self.end).map_or(said.len(), |p| p + self.end.len());
-                out.push((said[..cut].to_string(), true));
-                out.push((said[cut..].to_string(), false));
-            } else {
-                out.push((grow(&done, &whole)?, false));
-            }
-            done = whole;
+    /// The text before an assistant's words: the conversation so far and the opening of the turn. With nothing said
+    /// before, a template may still write something first (SmolLM2's default system message), which only shows
+    /// in the text of a conversation that has a message.
+    fn opened(&self, before: &[Value]) -> Result<String> {
+        if !before.is_empty() {
+            return self.render_values(before, true);
         }
+        let hint = "begin the conversation with a system or user message";
+        let opening = self.render_values(&[], true).map_err(|e| e.hint(hint))?;
+        let whole = self.render(&[Message::assistant("")], false).map_err(|e| e.hint(hint))?;
+        match whole.find(&opening) {
+            Some(p) if !opening.is_empty() => Ok(whole[..p + opening.len()].to_owned()),
+            _ => Err(Error::data("open a conversation with the assistant's turn")
+                .expected("a chat template that opens the turn as add_generation_prompt does")
+                .got(format!("{opening:?} to open it and {whole:?} for an empty turn"))
+                .hint(hint)),
+        }
+    }
+    /// The text of a conversation in runs, those of the assistant's words and end tokens marked; with `open`, the
+    /// last run ends with the opening of the assistant's turn. Text between two targets is one run, so that it is
+    /// tokenised the same in a prompt and in training. Rendering everything up to each target keeps templates free
+    /// to look at earlier messages; a template that rewrites earlier text is refused.
+    fn runs(&self, messages: &[Message], open: bool) -> Result<Vec<(String, bool)>> {
+        let list = values(messages);
+        let mut out = Vec::new();
+        let (mut done, mut pending) = (String::new(), String::new());
+        for (i, m) in messages.iter().enumerate() {
+            if m.role != "assistant" {
+                continue;
+            }
+            let opened = self.opened(&list[..i])?;
+            pending.push_str(appended(&done, &opened)?);
+            out.push((std::mem::take(&mut pending), false));
+            done = self.render_values(&list[..=i], false)?;
+            let said = appended(&opened, &done)?;
+            // The loss covers what is said and the end token, not what follows it.
+            let Some(p) = said.rfind(&self.end) else {
+                return Err(Error::data("split a conversation into turns")
+                    .expected(format!("a chat template that ends the assistant's turn with {}", self.end))
+                    .got(format!("one that writes {:?}", said.chars().take(200).collect::<String>()))
+                    .hint("set eos_token in tokenizer_config.json to the token that the template writes after a turn"));
+            };
+            let (said, after) = said.split_at(p + self.end.len());
+            out.push((said.to_owned(), true));
+            pending.push_str(after);
+        }
+        if open {
+            pending.push_str(appended(&done, &self.opened(&list)?)?);
+        } else if messages.last().is_some_and(|m| m.role != "assistant") {
+            pending.push_str(appended(&done, &self.render_values(&list, false)?)?);
+        }
+        out.push((pending, false));
         Ok(out)
     }
     /// Tokens of a whole dialogue and its loss mask: the assistant's words and end tokens, both `[T]`.
+    ///
+    /// # Errors
+    /// [`ecr_core::Kind::Data`] for a template that fails, rewrites earlier turns, or does not end a turn with the
+    /// end token.
     pub fn encode_dialogue(
         &self,
         messages: &[Message],
         tokenizer: &Tokenizer,
     ) -> Result<(Vec<u32>, Vec<bool>)> {
         let (mut tokens, mut mask) = (Vec::new(), Vec::new());
-        // Text between two targets is tokenised as one piece, exactly as in a prompt.
-        let mut pending = String::new();
-        for (text, target) in self.pieces(messages)? {
-            if !target {
-                pending.push_str(&text);
-                continue;
-            }
-            for (text, target) in [(std::mem::take(&mut pending), false), (text, true)] {
-                let ids = tokenizer.encode(&text)?;
-                mask.extend(std::iter::repeat_n(target, ids.len()));
-                tokens.extend(ids);
-            }
+        for (text, target) in self.runs(messages, false)? {
+            tokens.extend(tokenizer.encode(&text)?);
+            mask.resize(tokens.len(), target);
         }
-        let ids = tokenizer.encode(&pending)?;
-        mask.extend(std::iter::repeat_n(false, ids.len()));
-        tokens.extend(ids);
         Ok((tokens, mask))
     }
-    /// Tokens of a conversation and the opening of the assistant's turn.
+    /// Tokens of a conversation and the opening of the assistant's turn, `[T]`; errors as
+    /// [`ChatTemplate::encode_dialogue`].
     pub fn encode_prompt(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-        let mut with_opening = messages.to_vec();
-        with_opening.push(Message::assistant(""));
-        let (tokens, mask) = self.encode_dialogue(&with_opening, tokenizer)?;
-        let last = mask
-            .iter()
-            .rposition(|&m| m)
-            .map_or(tokens.len(), |end| mask[..end].iter().rposition(|&m| !m).map_or(0, |p| p + 1));
-        Ok(tokens[..last].to_vec())
+        let mut tokens = Vec::new();
+        for (text, _) in self.runs(messages, true)? {
+            tokens.extend(tokenizer.encode(&text)?);
+        }
+        Ok(tokens)
     }
+}
+
+/// Messages as a template sees them.
+fn values(messages: &[Message]) -> Vec<Value> {
+    let value = |m: &Message| {
+        Value::from_pairs([("role", Value::from(m.role)), ("content", Value::from(m.content.as_str()))])
+    };
+    messages.iter().map(value).collect()
+}
+
+/// What `now` has after `done`.
+fn appended<'a>(done: &str, now: &'a str) -> Result<&'a str> {
+    now.strip_prefix(done).ok_or_else(|| {
+        Error::data("split a conversation into turns")
+            .expected("a chat template that only appends")
+            .got("one that rewrites earlier turns")
+            .hint("replace chat_template in tokenizer_config.json by one that writes each turn once")
+    })
 }
 
 #[cfg(test)]
@@ -257,5 +283,22 @@ mod tests {
     fn a_broken_template_is_named() {
         let e = ChatTemplate::new("{% for %}", "x").unwrap_err();
         assert_eq!(e.kind, ecr_core::Kind::Data);
+    }
+
+    #[test]
+    fn a_template_without_end_token_or_that_rewrites_is_refused() {
+        let (_, tok) = plain();
+        let talk =
+            [Message::user("hi"), Message::assistant("hello"), Message::user("no"), Message::assistant("x")];
+        let endless = ChatTemplate::new("{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}", "<|end|>").unwrap();
+        let e = endless.encode_dialogue(&talk, &tok).unwrap_err();
+        assert!(e.to_string().contains("ends the assistant's turn with <|end|>"), "{e}");
+        let counting = ChatTemplate::new(
+            "{{ messages|length }}{% for m in messages %}{{ m.content + '<|end|>' }}{% endfor %}",
+            "<|end|>",
+        )
+        .unwrap();
+        let e = counting.encode_dialogue(&talk, &tok).unwrap_err();
+        assert!(e.to_string().contains("rewrites earlier turns"), "{e}");
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use ecr_core::{Error, Result, io};
+use serde::de::IgnoredAny;
 use serde_json::{Value as Json, json};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -26,11 +27,17 @@ impl Tokenizer {
     /// # Errors
     /// [`ecr_core::Kind::Data`] for anything that `tokenizers` does not understand.
     pub fn from_bytes(bytes: &[u8], what: &str) -> Result<Self> {
-        let inner = Inner::from_bytes(bytes).map_err(|e| {
+        let bad = |got: String| {
             Error::data(format!("read the tokenizer of {what}"))
                 .expected("a tokenizer.json of HuggingFace's tokenizers")
-                .got(e.to_string())
-        })?;
+                .got(got)
+                .hint("the file is damaged or of a kind that is not known: fetch it again")
+        };
+        // `tokenizers` panics where JSON ends early inside a decoder, and on a broken character map.
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|e| bad(e.to_string()))?;
+        let inner = std::panic::catch_unwind(|| Inner::from_bytes(bytes))
+            .map_err(|_| bad("parts that make the tokenizers library panic".into()))?
+            .map_err(|e| bad(e.to_string()))?;
         Self::wrap(inner)
     }
 
@@ -232,9 +239,11 @@ impl Tokenizer {
         s
     }
     /// As a `tokenizer.json`.
-    pub fn to_json(&self) -> String {
-        // Serialising a tokenizer that was read or trained cannot fail.
-        self.inner.to_string(true).unwrap_or_default()
+    ///
+    /// # Errors
+    /// [`ecr_core::Kind::Internal`] if `tokenizers` cannot write what it has read or trained.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(|e| Error::internal("write a tokenizer").got(e.to_string()))
     }
 }
 

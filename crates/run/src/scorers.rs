@@ -137,7 +137,7 @@ impl Scorer {
             }
         }
         io::atomic_write(&dir.join(format!("{name}.safetensors")), &safetensors_bytes(&tensors)?)?;
-        io::atomic_write(&dir.join("tokenizer.json"), self.tokenizer.to_json().as_bytes())?;
+        io::atomic_write(&dir.join("tokenizer.json"), self.tokenizer.to_json()?.as_bytes())?;
         let mut config = self.bert.config().to_hf();
         config["outputs"] = json!(self.outputs);
         config["max_len"] = json!(self.max_len);

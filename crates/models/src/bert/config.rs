@@ -103,6 +103,11 @@ impl BertConfig {
         if !c.hidden_size.is_multiple_of(c.num_heads) {
             return Err(unsupported(format!("{} heads in a width of {}", c.num_heads, c.hidden_size)));
         }
+        if !(c.layer_norm_eps >= 0.0 && c.layer_norm_eps < 1.0) || c.pad_token_id >= c.vocab_size {
+            return Err(Error::data("read config.json of a BERT-family model")
+                .expected("layer_norm_eps of at least 0 and below 1, pad_token_id inside the vocabulary")
+                .got(format!("{} and {}", c.layer_norm_eps, c.pad_token_id)));
+        }
         Ok(c)
     }
 

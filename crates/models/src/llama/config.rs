@@ -115,10 +115,18 @@ impl LlamaConfig {
 
     /// Checks that the shape is possible.
     pub fn check(&self) -> Result<()> {
-        if !self.num_heads.is_multiple_of(self.num_kv_heads) || !self.head_dim.is_multiple_of(2) {
+        if !self.num_heads.is_multiple_of(self.num_kv_heads)
+            || !self.head_dim.is_multiple_of(2)
+            || self.head_dim == 0
+        {
             return Err(Error::data("check the shape of a Llama-family model")
-                .expected("num_heads a multiple of num_kv_heads, head_dim even")
+                .expected("num_heads a multiple of num_kv_heads, head_dim even and positive")
                 .got(format!("{} and {}, {}", self.num_heads, self.num_kv_heads, self.head_dim)));
+        }
+        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps < 1.0 && self.rope_theta > 0.0) {
+            return Err(Error::data("check the shape of a Llama-family model")
+                .expected("rms_norm_eps of at least 0 and below 1, a positive rope_theta")
+                .got(format!("{} and {}", self.rms_norm_eps, self.rope_theta)));
         }
         Ok(())
     }

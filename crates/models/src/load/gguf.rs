@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::{Tensor, TensorMap, safetensors::check_finite};
 
 /// Elements of all metadata arrays together (a vocabulary has 10⁵; this bounds memory).
-const MAX_ARRAY_ELEMENTS: u64 = 1 << 23;
+const MAX_ARRAY_ELEMENTS: u64 = 1 << 21;
 /// Metadata entries or tensors.
 const MAX_ENTRIES: u64 = 1 << 17;
 
@@ -435,7 +435,14 @@ impl Gguf {
                 0
             };
             if n > 0 || t.name.ends_with("attn_q.weight") || t.name.ends_with("attn_k.weight") {
-                if n == 0 || t.shape.len() != 2 || !t.shape[0].is_multiple_of(2 * n) {
+                // The head count is the file's word: 2·n may not even be a number.
+                let rows = t.shape[0];
+                if n == 0
+                    || t.shape.len() != 2
+                    || n > rows
+                    || !rows.is_multiple_of(n)
+                    || !(rows / n).is_multiple_of(2)
+                {
                     return Err(damaged(
                         &self.what,
                         format!("{} of shape {:?} with {n} heads", t.name, t.shape),

@@ -53,6 +53,12 @@ impl Architecture {
             Self::Bert(c) => c.vocab_size,
         }
     }
+    fn num_layers(&self) -> usize {
+        match self {
+            Self::Llama(c) => c.num_layers,
+            Self::Bert(c) => c.num_layers,
+        }
+    }
     /// A lower bound of the parameters, without overflow, to check a shape against a file before allocating.
     fn least_parameters(&self) -> u128 {
         let (v, d, f, l) = match self {
@@ -129,11 +135,20 @@ impl LoadedModel {
 /// # Errors
 /// [`ecr_core::Kind::Data`] for anything that is missing, damaged or does not belong together.
 pub fn load_model(path: &Path) -> Result<LoadedModel> {
-    if path.is_dir() { load_dir(path) } else { load_gguf(path) }
+    if path.is_dir() {
+        load_dir(path)
+    } else if path.exists() {
+        load_gguf(Gguf::read(path)?, path)
+    } else {
+        Err(missing(path).hint("give a model directory or a .gguf file"))
+    }
 }
 
-fn load_gguf(path: &Path) -> Result<LoadedModel> {
-    let file = Gguf::read(path)?;
+/// The model in a GGUF file already parsed; `path` names it.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_gguf(file: Gguf, path: &Path) -> Result<LoadedModel> {
     let config = file.config_json()?;
     let tokenizer =
         Tokenizer::from_bytes(file.tokenizer_json()?.to_string().as_bytes(), &path.display().to_string())?;
@@ -143,8 +158,18 @@ fn load_gguf(path: &Path) -> Result<LoadedModel> {
     assemble(path, config, tensors, Some(tokenizer), tokenizer_config)
 }
 
+/// A file that a model needs is not there.
+fn missing(file: &Path) -> Error {
+    Error::data(format!("read {}", file.display())).expected("the file").got("no such file")
+}
+
 fn load_dir(dir: &Path) -> Result<LoadedModel> {
-    let config = read_json(&dir.join("config.json"))?;
+    let config = dir.join("config.json");
+    if !config.is_file() {
+        return Err(missing(&config)
+            .hint("a model directory holds config.json, tokenizer.json and model.safetensors"));
+    }
+    let config = read_json(&config)?;
     let tokenizer = Tokenizer::from_dir(dir, &config)?;
     let tokenizer_config = match dir.join("tokenizer_config.json") {
         p if p.is_file() => read_json(&p)?,
@@ -157,8 +182,13 @@ fn load_dir(dir: &Path) -> Result<LoadedModel> {
 fn read_weights(dir: &Path) -> Result<TensorMap> {
     let single = dir.join("model.safetensors");
     let index = dir.join("model.safetensors.index.json");
-    if single.is_file() || !index.is_file() {
+    if single.is_file() {
         return safetensors::read(&single);
+    }
+    if !index.is_file() {
+        return Err(missing(&single).hint(
+            "put the model's model.safetensors there; pytorch_model.bin and other pickles are not read",
+        ));
     }
     let json = read_json(&index)?;
     let bad = |got: &str| Error::data(format!("read {}", index.display())).expected("a weight_map").got(got);
@@ -199,6 +229,16 @@ fn assemble(
     let what = path.display().to_string();
     let architecture = Architecture::from_hf(&config)?;
     let held: usize = tensors.values().map(|t| t.data.len()).sum();
+    // A layout is built from the number of layers: each has tensors of its own in the file.
+    if architecture.num_layers() > tensors.len() {
+        return Err(Error::data(format!("load {what}"))
+            .expected(format!(
+                "the tensors of {} layers, as the configuration says",
+                architecture.num_layers()
+            ))
+            .got(format!("{} tensors in the file", tensors.len()))
+            .hint("the configuration and the weights do not belong together"));
+    }
     if architecture.least_parameters() > held as u128 || architecture.largest_width() > held as u128 {
         return Err(Error::data(format!("load {what}"))
             .expected(format!(

@@ -31,9 +31,9 @@ pub type TensorMap = BTreeMap<String, Tensor>;
 /// # Errors
 /// [`ecr_core::Kind::Data`] for a missing tensor or one of another shape.
 pub fn fill_params(layout: &Arc<Layout>, tensors: &mut TensorMap, what: &str) -> Result<Params> {
-    let mut params = Params::zeros(layout.clone());
+    // Everything is compared before anything is allocated: a shape is only believed once the file holds it.
     for spec in &layout.tensors {
-        let t = tensors.remove(&spec.name).ok_or_else(|| {
+        let t = tensors.get(&spec.name).ok_or_else(|| {
             Error::data(format!("load {what}"))
                 .expected(format!("a tensor {} of shape {:?}", spec.name, spec.shape))
                 .got(format!("no such tensor; left in the file: {}", some_names(tensors)))
@@ -45,7 +45,12 @@ pub fn fill_params(layout: &Arc<Layout>, tensors: &mut TensorMap, what: &str) ->
                 .got(format!("shape {:?}", t.shape))
                 .hint("config.json and the weights do not belong together"));
         }
-        params.data[spec.range()].copy_from_slice(&t.data);
+    }
+    let mut params = Params::zeros(layout.clone());
+    for spec in &layout.tensors {
+        if let Some(t) = tensors.remove(&spec.name) {
+            params.data[spec.range()].copy_from_slice(&t.data);
+        }
     }
     Ok(params)
 }

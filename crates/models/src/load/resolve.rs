@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ecr_core::{Error, Result};
+use ecr_core::{Error, Result, io};
 
 /// Names of weight files inside a model directory, in order of preference.
 const WEIGHT_FILES: [&str; 3] =
@@ -84,12 +84,9 @@ fn usable(p: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Directory entries in name order; none if it cannot be read.
+/// Directory entries in name order; none if it cannot be read: then nothing usable is there.
 fn list(dir: &Path) -> Vec<PathBuf> {
-    let mut v: Vec<PathBuf> =
-        std::fs::read_dir(dir).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
-    v.sort();
-    v
+    io::read_dir_sorted(dir).unwrap_or_default()
 }
 
 /// The weights meant by a path: a directory's weight file; a `.pth`, `.pt` or `.bin` path means the safetensors

@@ -6,6 +6,7 @@ use std::path::Path;
 use ecr_core::{Error, Result, io};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Tensor, TensorMap};
 
@@ -44,6 +45,13 @@ pub fn parse(bytes: &[u8], what: &str) -> Result<TensorMap> {
         Some(_) => {}
     }
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
+    // The crate keeps the last of two tensors with one name; which one was meant nobody knows.
+    let end = 8 + header.unwrap_or(0) as usize;
+    let Keys(mut names) = serde_json::from_slice(&bytes[8..end]).map_err(|e| bad(e.to_string()))?;
+    names.sort_unstable();
+    if let Some(w) = names.windows(2).find(|w| w[0] == w[1]) {
+        return Err(bad(format!("tensor {} twice", w[0])));
+    }
     let mut out = TensorMap::new();
     for (name, view) in file.iter() {
         let d = view.data();
@@ -68,6 +76,29 @@ pub fn parse(bytes: &[u8], what: &str) -> Result<TensorMap> {
         out.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
     }
     Ok(out)
+}
+
+/// Keys of a JSON object, repetitions included.
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Keys;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Keys, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    keys.push(key);
+                }
+                Ok(Keys(keys))
+            }
+        }
+        d.deserialize_map(Walk)
+    }
 }
 
 /// Refuses weights that are not numbers.

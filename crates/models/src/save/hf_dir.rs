@@ -46,7 +46,7 @@ pub fn save_model(
     save_params(&dir.join("model.safetensors"), params, "")?;
     let mut config = architecture.to_hf();
     if let Some(t) = tokenizer {
-        io::atomic_write(&dir.join("tokenizer.json"), t.tokenizer.to_json().as_bytes())?;
+        io::atomic_write(&dir.join("tokenizer.json"), t.tokenizer.to_json()?.as_bytes())?;
         save_json(&dir.join("tokenizer_config.json"), t.config)?;
         let mut generation = json!({});
         for key in ["bos", "eos", "pad"] {

@@ -126,7 +126,7 @@ impl Stage for Prepare {
             let texts = train.iter().flat_map(|d| d.turns.iter().map(|t| t.text.clone()));
             let tokenizer = Tokenizer::train(texts, c.policy.vocab_size, &PLAIN_SPECIALS)?;
             cx.note("vocabulary", tokenizer.vocab_size());
-            io::atomic_write(&out.join("tokenizer.json"), tokenizer.to_json().as_bytes())?;
+            io::atomic_write(&out.join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
         }
         for split in [Split::Train, Split::Valid, Split::Test] {
             cx.note(&format!("dialogues_{}", split.name()), corpus.split(split).count());
