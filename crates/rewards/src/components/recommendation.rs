@@ -7,8 +7,9 @@
 //! clamped. The ½ keeps a plausible guess below a film that the seeker liked, and a label that the seeker said
 //! nothing about never scores below its rank.
 //!
-//! Absent when the reference turn recommends nothing and the reply names nothing new; 0 when the turn does and
-//! the reply does not. When to recommend is another component's question.
+//! Absent when the reference turn recommends nothing and the reply names nothing new; −.5 when the turn does and the
+//! reply does not: as bad as a title that no film bears, or a policy learns to dodge the question (seen on the
+//! demo with 0 in this place). Recommending where it is not due is another component's question.
 
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub rank_scale: f64,
     /// Taken off for each title that no film bears.
     pub unknown: f64,
+    /// Taken off where a recommendation is due and the reply names nothing.
+    pub missed: f64,
     /// Films scored per reply.
     pub cap: usize,
     /// Taken off for each film over the cap.
@@ -48,6 +51,7 @@ impl Default for Settings {
             rejected: -0.5,
             rank_scale: 0.5,
             unknown: 0.5,
+            missed: 0.5,
             cap: 3,
             over_cap: 0.25,
             depth: 100,
@@ -103,7 +107,7 @@ impl Recommendation {
         let s = &self.settings;
         let n = named(&self.catalogue, r);
         if n.new.is_empty() && n.unknown == 0 {
-            return (!r.labels.is_empty()).then_some(0.0);
+            return (!r.labels.is_empty()).then_some(-s.missed);
         }
         let canonical = |items: &[ItemId]| -> Vec<ItemId> {
             items.iter().map(|&i| self.catalogue.canonical(i)).collect()
@@ -180,7 +184,7 @@ mod tests {
         assert_eq!(with(&label(1, None), "Try The Blue Lantern (1999)!"), Some(0.25));
         assert_eq!(with(&label(1, Some(false)), "Try The Blue Lantern (1999)!"), Some(-0.5));
         // a recommending turn, a reply that names nothing: 0; neither: absent
-        assert_eq!(with(&label(1, Some(true)), "What do you like?"), Some(0.0));
+        assert_eq!(with(&label(1, Some(true)), "What do you like?"), Some(-0.5));
         assert_eq!(with(&[], "What do you like?"), None);
         assert_eq!(with(&[], "Try Nowhere Street Unknown (1931)."), Some(-0.5));
         assert_eq!(with(&label(1, None), "Try <movie> !"), Some(-0.5));

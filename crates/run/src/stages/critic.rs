@@ -46,12 +46,18 @@ impl Stage for Critic {
             return take(cx, &c.critic.pretrained_path);
         }
         let read = |name: &str| read_jsonl::<CriticRow>(&cx.dir.data().join(format!("critic_{name}.jsonl")));
-        let (mut rows, valid, test) = (read("train")?, read("valid")?, read("test")?);
         let stream = cx.stream.child("critic");
-        if c.critic.max_rows > 0 && rows.len() > c.critic.max_rows {
-            stream.child("subset").rng().shuffle(&mut rows);
-            rows.truncate(c.critic.max_rows);
-        }
+        // Seeded subsets: of training rows as configured, of the others a quarter of that.
+        let few = |name: &str, most: usize| -> Result<Vec<CriticRow>> {
+            let mut rows = read(name)?;
+            if c.critic.max_rows > 0 && rows.len() > most {
+                stream.child("subset").child(name).rng().shuffle(&mut rows);
+                rows.truncate(most);
+            }
+            Ok(rows)
+        };
+        let held = c.critic.max_rows.div_ceil(4);
+        let (rows, valid, test) = (few("train", c.critic.max_rows)?, few("valid", held)?, few("test", held)?);
         let names: Vec<String> = heads(&rows).into_keys().collect();
         if names.is_empty() {
             return Err(Error::data("train the critic").expected("rows with a score").got("none"));
