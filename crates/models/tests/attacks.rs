@@ -200,6 +200,10 @@ fn hostile_configurations_are_refused() {
         ("rope_scaling", json!({"type": "yarn"})),
         ("rms_norm_eps", json!(-1.0)),
         ("rope_theta", json!(-1.0)),
+        ("rope_theta", json!("10000")),
+        ("rope_parameters", json!({"rope_theta": "1e4"})),
+        ("rms_norm_eps", json!([])),
+        ("tie_word_embeddings", json!("yes")),
         ("tie_word_embeddings", json!(false)),
     ] {
         with_config(&dir, "tiny-llama", &[(key, v.clone())]);
@@ -229,6 +233,30 @@ fn incomplete_directories_are_refused_by_name() {
     dir.put("model.safetensors", file(&header, &whole[n..]));
     let e = refused("a missing tensor", || load_model(dir.path()));
     assert!(e.contains("model.norm.weight"), "{e}");
+    // One tensor under two names, and in two shards.
+    let header = header.replace("model.lost.weight", "model.norm.weight");
+    with_config(&dir, "tiny-bert", &[]);
+    let bert = read("tiny-bert/model.safetensors");
+    let n_bert = 8 + u64::from_le_bytes(*bert.first_chunk().unwrap()) as usize;
+    let names = std::str::from_utf8(&bert[8..n_bert]).unwrap();
+    let both = names.replacen(
+        '{',
+        r#"{"bert.embeddings.LayerNorm.bias":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"#,
+        1,
+    );
+    dir.put("model.safetensors", file(&both, &bert[n_bert..]));
+    let e = refused("two names", || load_model(dir.path()));
+    assert!(e.contains("under two names"), "{e}");
+    io::remove_dir_all(dir.path()).unwrap();
+    with_config(&dir, "tiny-llama", &[]);
+    dir.put("a.safetensors", file(&header, &whole[n..]));
+    dir.put("b.safetensors", &whole);
+    dir.put(
+        "model.safetensors.index.json",
+        json!({"weight_map": {"model.norm.weight": "a.safetensors", "model.embed_tokens.weight": "b.safetensors"}}).to_string(),
+    );
+    let e = refused("two shards", || load_model(dir.path()));
+    assert!(e.contains("in two shards"), "{e}");
     // Sharded: a shard outside the directory, one that is lost, an index that lies.
     io::remove_dir_all(dir.path()).unwrap();
     with_config(&dir, "tiny-llama", &[]);

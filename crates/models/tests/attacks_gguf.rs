@@ -373,6 +373,10 @@ fn lying_files_are_refused() {
         ));
         cases.push((format!("{key} as text"), w().set(&format!("llama.{key}"), text("8"))));
     }
+    for key in ["attention.key_length", "rope.freq_base", "attention.layer_norm_rms_epsilon"] {
+        cases.push((format!("{key} as text"), w().set(&format!("llama.{key}"), text("16"))));
+    }
+    cases.push(("pre-tokenizer as number".into(), w().set("tokenizer.ggml.pre", u32_(1))));
     for key in [
         "general.architecture",
         "llama.embedding_length",

@@ -3,7 +3,7 @@
 use ecr_core::{Error, Layout, Result};
 use serde_json::{Value, json};
 
-use crate::llama::int;
+use crate::llama::{int, real};
 
 /// Which of the two families; they differ in where positions begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl BertConfig {
             num_heads: int(v, "num_attention_heads")?,
             max_position_embeddings: int(v, "max_position_embeddings")?,
             type_vocab_size: int(v, "type_vocab_size")?,
-            layer_norm_eps: v.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12),
+            layer_norm_eps: real(v, "layer_norm_eps", 1e-12)?,
             pad_token_id: v.get("pad_token_id").and_then(Value::as_u64).unwrap_or(default_pad) as usize,
         };
         if !c.hidden_size.is_multiple_of(c.num_heads) {

@@ -62,6 +62,26 @@ pub(crate) fn int(v: &Value, key: &str) -> Result<usize> {
     })
 }
 
+/// Reads an optional number; one of another type is an error, never the default.
+pub(crate) fn real(v: &Value, key: &str, default: f64) -> Result<f64> {
+    match v.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(x) => x.as_f64().ok_or_else(|| {
+            Error::data(format!("read {key} of config.json")).expected("a number").got(x.to_string())
+        }),
+    }
+}
+
+/// Reads an optional truth value, false if absent.
+fn flag(v: &Value, key: &str) -> Result<bool> {
+    match v.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(x) => x.as_bool().ok_or_else(|| {
+            Error::data(format!("read {key} of config.json")).expected("true or false").got(x.to_string())
+        }),
+    }
+}
+
 impl LlamaConfig {
     /// From a HuggingFace `config.json`.
     ///
@@ -69,7 +89,6 @@ impl LlamaConfig {
     /// [`ecr_core::Kind::Data`] for a missing field or a variant that is not implemented (attention biases,
     /// rotary scaling, an activation other than SiLU).
     pub fn from_hf(v: &Value) -> Result<Self> {
-        let flag = |key: &str, default: bool| v.get(key).and_then(Value::as_bool).unwrap_or(default);
         let unsupported = |what: String| {
             Error::data("read config.json of a Llama-family model")
                 .got(what)
@@ -80,7 +99,7 @@ impl LlamaConfig {
             return Err(unsupported(format!("hidden_act = {act}")));
         }
         for key in ["attention_bias", "mlp_bias"] {
-            if flag(key, false) {
+            if flag(v, key)? {
                 return Err(unsupported(format!("{key} = true")));
             }
         }
@@ -93,9 +112,8 @@ impl LlamaConfig {
             None | Some(Value::Null) => Ok(default),
             Some(_) => int(v, key),
         };
-        let real = |key: &str, default: f64| v.get(key).and_then(Value::as_f64).unwrap_or(default);
         // Newer configurations keep theta inside rope_parameters.
-        let theta = v.get("rope_parameters").and_then(|p| p.get("rope_theta")).and_then(Value::as_f64);
+        let parameters = v.get("rope_parameters").filter(|p| p.get("rope_theta").is_some());
         let c = Self {
             vocab_size: int(v, "vocab_size")?,
             hidden_size,
@@ -104,10 +122,10 @@ impl LlamaConfig {
             num_heads,
             num_kv_heads: optional("num_key_value_heads", num_heads)?,
             head_dim: optional("head_dim", hidden_size / num_heads)?,
-            rope_theta: theta.unwrap_or_else(|| real("rope_theta", 10_000.0)),
-            rms_norm_eps: real("rms_norm_eps", 1e-6),
+            rope_theta: real(parameters.unwrap_or(v), "rope_theta", 10_000.0)?,
+            rms_norm_eps: real(v, "rms_norm_eps", 1e-6)?,
             max_position_embeddings: optional("max_position_embeddings", 2048)?,
-            tie_word_embeddings: flag("tie_word_embeddings", false),
+            tie_word_embeddings: flag(v, "tie_word_embeddings")?,
         };
         c.check()?;
         Ok(c)

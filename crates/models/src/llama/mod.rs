@@ -5,8 +5,8 @@ mod config;
 mod model;
 mod weights;
 
-pub(crate) use config::int;
 pub use config::{LayerIndex, LlamaConfig};
+pub(crate) use config::{int, real};
 pub use model::{Llama, no_adapter};
 pub(crate) use weights::Weights;
 pub use weights::{Base, Frozen};

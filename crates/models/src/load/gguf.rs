@@ -356,6 +356,13 @@ impl Gguf {
                 .got(if self.meta.contains_key(key) { "a value of another type" } else { "no such entry" })
         })
     }
+    /// An optional value: absent is the default, another type an error.
+    fn or<T>(&self, key: &str, value: Option<T>, default: T) -> Result<T> {
+        if self.meta.contains_key(key) { self.need(key, value) } else { Ok(default) }
+    }
+    fn uint_or(&self, key: &str, default: u64) -> Result<u64> {
+        self.or(key, self.uint(key), default)
+    }
     fn need_uint(&self, key: &str) -> Result<u64> {
         self.need(key, self.uint(key))
     }
@@ -373,8 +380,9 @@ impl Gguf {
         }
         let (d, heads) =
             (self.need_uint("llama.embedding_length")?, self.need_uint("llama.attention.head_count")?);
-        let kv = self.uint("llama.attention.head_count_kv").unwrap_or(heads);
-        let head_dim = self.uint("llama.attention.key_length").unwrap_or(d / heads.max(1));
+        let kv = self.uint_or("llama.attention.head_count_kv", heads)?;
+        let head_dim = self.uint_or("llama.attention.key_length", d / heads.max(1))?;
+        let theta = self.or("llama.rope.freq_base", self.float("llama.rope.freq_base"), 10_000.0)?;
         let tied = !self.tensors.iter().any(|t| t.name == "output.weight");
         let vocab = self
             .tensors
@@ -400,7 +408,7 @@ impl Gguf {
             "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": head_dim, "hidden_act": "silu",
             "max_position_embeddings": self.need_uint("llama.context_length")?,
             "rms_norm_eps": (eps * 1e9).round() / 1e9,
-            "rope_theta": self.float("llama.rope.freq_base").unwrap_or(10000.0),
+            "rope_theta": theta,
             "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": tied,
             "bos_token_id": id("bos"), "eos_token_id": id("eos"), "pad_token_id": id("padding").or(id("eos")),
         }))
@@ -412,7 +420,7 @@ impl Gguf {
     /// [`ecr_core::Kind::Data`] for an unknown tensor name, impossible head counts, or values that are not finite.
     pub fn tensors(&self) -> Result<TensorMap> {
         let heads = self.need_uint("llama.attention.head_count")? as usize;
-        let kv = self.uint("llama.attention.head_count_kv").unwrap_or(heads as u64) as usize;
+        let kv = self.uint_or("llama.attention.head_count_kv", heads as u64)? as usize;
         let mut out = TensorMap::new();
         for t in &self.tensors {
             if t.name.starts_with("rope_freqs") {
@@ -461,7 +469,7 @@ impl Gguf {
     /// [`ecr_core::Kind::Data`] for another kind of tokenizer or an unknown pre-tokenizer: never guessed.
     pub fn tokenizer_json(&self) -> Result<Json> {
         let model = self.need("tokenizer.ggml.model", self.text("tokenizer.ggml.model"))?;
-        let pre = self.text("tokenizer.ggml.pre").unwrap_or("default");
+        let pre = self.or("tokenizer.ggml.pre", self.text("tokenizer.ggml.pre"), "default")?;
         let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
         let pre_tokenizer = match (model, pre) {
             ("gpt2", "smollm") => json!({"type": "Sequence", "pretokenizers": [

@@ -205,7 +205,11 @@ fn read_weights(dir: &Path) -> Result<TensorMap> {
     }
     let mut all = TensorMap::new();
     for shard in shards {
-        all.append(&mut safetensors::read(&dir.join(shard))?);
+        for (name, t) in safetensors::read(&dir.join(shard))? {
+            if all.insert(name.clone(), t).is_some() {
+                return Err(bad(&format!("tensor {name} in two shards")));
+            }
+        }
     }
     match map.keys().find(|k| !all.contains_key(*k)) {
         Some(lost) => Err(bad(&format!("tensor {lost}, which is in no shard"))),
@@ -248,7 +252,7 @@ fn assemble(
             .got(format!("{held} in the file"))
             .hint("the configuration and the weights do not belong together"));
     }
-    let mut tensors = canonical_names(&architecture, tensors);
+    let mut tensors = canonical_names(&architecture, tensors, &what)?;
     let params = fill_params(&Arc::new(architecture.layout()), &mut tensors, &what)?;
     if let Architecture::Llama(_) = architecture
         && !tensors.is_empty()
@@ -290,7 +294,8 @@ pub fn check_vocab(what: &str, tokenizer: &Tokenizer, vocab: usize) -> Result<()
 }
 
 /// Brings the names of a file to those of the layout: prefixes off, old LayerNorm names, index buffers dropped.
-fn canonical_names(architecture: &Architecture, tensors: TensorMap) -> TensorMap {
+/// Two tensors that come to one name are an error.
+fn canonical_names(architecture: &Architecture, tensors: TensorMap, what: &str) -> Result<TensorMap> {
     let llama = matches!(architecture, Architecture::Llama(_));
     let tied = matches!(architecture, Architecture::Llama(c) if c.tie_word_embeddings);
     let bare = llama && tensors.contains_key("embed_tokens.weight");
@@ -313,9 +318,14 @@ fn canonical_names(architecture: &Architecture, tensors: TensorMap) -> TensorMap
                 .unwrap_or(&name);
             n.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         };
+        if out.contains_key(&name) {
+            return Err(Error::data(format!("load {what}"))
+                .expected("every tensor once")
+                .got(format!("{name} under two names")));
+        }
         out.insert(name, t);
     }
-    out
+    Ok(out)
 }
 
 impl From<(Vec<usize>, Vec<f32>)> for Tensor {
