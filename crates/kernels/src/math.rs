@@ -87,6 +87,14 @@ fn lanes(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     s.iter().sum::<f32>() + rest
 }
 
+/// Sum of the lanes by halves: a short chain, for sums of few elements.
+#[inline(always)]
+fn tree(s: [f32; L]) -> f32 {
+    let a: [f32; 8] = std::array::from_fn(|i| s[i] + s[i + 8]);
+    let b: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
+    (b[0] + b[2]) + (b[1] + b[3])
+}
+
 tiered! {
     /// `Σ aᵢ bᵢ`.
     dot(a: &[f32], b: &[f32]) -> f32 {
@@ -248,7 +256,7 @@ tiered! {
                 }
             }
             let rest: f32 = (whole..d).map(|i| q[i] * k[i]).sum();
-            *s = acc.iter().sum::<f32>() + rest;
+            *s = tree(acc) + rest;
         }
     }
 }

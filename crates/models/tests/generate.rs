@@ -67,6 +67,22 @@ fn rows_alone_and_in_batches_are_equal_and_scores_match_training() {
 }
 
 #[test]
+fn prompts_read_in_together_are_as_those_read_in_alone() {
+    // 17 prompts of 40 tokens: more than one pass takes, and one prompt lies across the cut.
+    let m = load_model(&dir()).unwrap();
+    let config = m.llama().unwrap().clone();
+    let prompts: Vec<Vec<u32>> =
+        (0..17u32).map(|i| (0..40).map(|j| (i * 29 + j * j * 3 + 1) % 97).collect()).collect();
+    let d = Decoding { temperature: 0.9, ..Decoding::plain(6) };
+    let run = |batch: usize| {
+        LlamaGenerator::full(config.clone(), Engine::detect(Precision::F32), vec![1], batch)
+            .generate(&m.params, &prompts, d, &streams()[..17])
+            .unwrap()
+    };
+    assert_eq!(run(17), run(1));
+}
+
+#[test]
 fn impossible_requests_are_refused() {
     let m = load_model(&dir()).unwrap();
     let mut g = LlamaGenerator::full(m.llama().unwrap().clone(), Engine::detect(Precision::F32), vec![1], 8);

@@ -256,6 +256,34 @@ impl Generator for LlamaGenerator {
 }
 
 impl LlamaGenerator {
+    /// Reads the prompts of `fresh` in, end to end, [`PREFILL`] tokens at a time, and draws their first tokens.
+    fn prefill(
+        &mut self,
+        params: &Params,
+        prompts: &[Vec<u32>],
+        fresh: &mut [Live],
+        decoding: Decoding<'_>,
+    ) -> Result<()> {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut ends: Vec<usize> = Vec::new();
+        for l in fresh.iter() {
+            let prompt = prompts[l.request].iter().enumerate();
+            rows.extend(prompt.map(|(pos, &token)| Row { slot: l.slot, pos, token }));
+            ends.push(rows.len() - 1);
+        }
+        let mut done = 0;
+        for (i, chunk) in rows.chunks(PREFILL).enumerate() {
+            let range = i * PREFILL..i * PREFILL + chunk.len();
+            let wanted: Vec<usize> =
+                ends[done..].iter().take_while(|e| range.contains(*e)).map(|e| e - range.start).collect();
+            self.run(params, chunk, &wanted)?;
+            let here = &mut fresh[done..done + wanted.len()];
+            self.draw(&mut here.iter_mut().collect::<Vec<_>>(), decoding)?;
+            done += wanted.len();
+        }
+        Ok(())
+    }
+
     /// The work of [`Generator::generate`] on checked requests; `capacity`: tokens of the longest row.
     fn respond(
         &mut self,
@@ -289,20 +317,7 @@ impl LlamaGenerator {
                 });
                 waiting += 1;
             }
-            for live in &mut fresh {
-                let rows: Vec<Row> = prompts[live.request]
-                    .iter()
-                    .enumerate()
-                    .map(|(pos, &token)| Row { slot: live.slot, pos, token })
-                    .collect();
-                let chunks = rows.chunks(PREFILL);
-                let last = chunks.len() - 1;
-                for (j, chunk) in chunks.enumerate() {
-                    let wanted = if j == last { vec![chunk.len() - 1] } else { Vec::new() };
-                    self.run(params, chunk, &wanted)?;
-                }
-                self.draw(&mut [live], decoding)?;
-            }
+            self.prefill(params, prompts, &mut fresh, decoding)?;
             live.extend(fresh);
             // Take out what has ended.
             let mut going = Vec::with_capacity(live.len());
