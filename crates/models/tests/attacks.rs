@@ -191,6 +191,16 @@ fn hostile_configurations_are_refused() {
             refused(&format!("{model}: {p:?}"), || load_model(dir.path()));
         }
     }
+    // A file of few tensors but many values: its size alone would let hundreds of thousands of layers through.
+    let header = r#"{"x":{"dtype":"F32","shape":[1048576],"data_offsets":[0,4194304]}}"#;
+    dir.put("model.safetensors", file(header, &vec![0; 1 << 22]));
+    let one =
+        ["vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"];
+    let mut changes: Vec<(&str, Json)> = one.map(|k| (k, json!(1))).to_vec();
+    changes.extend([("head_dim", json!(2)), ("num_hidden_layers", json!(400_000))]);
+    with_config(&dir, "tiny-llama", &changes);
+    let e = refused("many layers", || load_model(dir.path()));
+    assert!(e.contains("400000 layers"), "{e}");
     dir.put("model.safetensors", read("tiny-llama/model.safetensors"));
     for (key, v) in [
         ("model_type", json!("mamba")),
