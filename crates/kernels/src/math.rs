@@ -263,9 +263,21 @@ tiered! {
 tiered! {
     /// `o = Σ_j p_j·v_j`, `v`: `[keys, d]`, in the order of keys.
     weighted_sum(p: &[f32], v: &[f32], o: &mut [f32]) {
-        o.fill(0.0);
-        for (&p, v) in p.iter().zip(v.chunks_exact(o.len())) {
-            for (o, &v) in o.iter_mut().zip(v) {
+        let d = o.len();
+        let whole = d - d % (2 * L);
+        // Two vectors of sums at a time stay in registers.
+        for c in (0..whole).step_by(2 * L) {
+            let mut acc = [0.0f32; 2 * L];
+            for (&p, v) in p.iter().zip(v.chunks_exact(d)) {
+                for (a, &v) in acc.iter_mut().zip(&v[c..c + 2 * L]) {
+                    *a += p * v;
+                }
+            }
+            o[c..c + 2 * L].copy_from_slice(&acc);
+        }
+        o[whole..].fill(0.0);
+        for (&p, v) in p.iter().zip(v.chunks_exact(d)) {
+            for (o, &v) in o[whole..].iter_mut().zip(&v[whole..]) {
                 *o += p * v;
             }
         }
@@ -325,6 +337,25 @@ mod tests {
             swiglu_backward(&[1.0], &mut a, &mut b);
             assert!((f64::from(a[0]) - (g(x + 1e-2, 0.7) - g(x - 1e-2, 0.7)) / 2e-2).abs() < 1e-4);
             assert!((f64::from(b[0]) - (g(x, 0.8) - g(x, 0.6)) / 0.2).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn attention_of_one_query() {
+        for d in [6, 32, 64, 70] {
+            let x: Vec<f32> = (0..5 * d).map(|i| (i as f32 * 0.37).sin()).collect();
+            let q: Vec<f32> = (0..d).map(|i| (i as f32 * 0.91).cos()).collect();
+            let (mut s, mut o) = ([0.0; 5], vec![9.0; d]);
+            query_keys(&q, &x, &mut s);
+            weighted_sum(&s, &x, &mut o);
+            for j in 0..5 {
+                let want: f64 = (0..d).map(|i| f64::from(q[i]) * f64::from(x[j * d + i])).sum();
+                assert!((f64::from(s[j]) - want).abs() < 1e-5);
+            }
+            for i in 0..d {
+                let want: f64 = (0..5).map(|j| f64::from(s[j]) * f64::from(x[j * d + i])).sum();
+                assert!((f64::from(o[i]) - want).abs() < 1e-5);
+            }
         }
     }
 

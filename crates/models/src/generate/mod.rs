@@ -6,7 +6,7 @@
 mod cache;
 mod sample;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ecr_core::rng::Draws;
 use ecr_core::seam::{Completion, Decoding, Generator};
@@ -82,6 +82,18 @@ struct Live {
     out: Completion,
 }
 
+/// Rows of the output of a joined matrix to the outputs of its parts, each with its width.
+fn unjoin(all: &[f32], parts: &mut [(&mut [f32], usize)]) {
+    let width: usize = parts.iter().map(|p| p.1).sum();
+    for (r, row) in all.chunks(width).enumerate() {
+        let mut at = 0;
+        for (part, n) in parts.iter_mut() {
+            part[r * *n..(r + 1) * *n].copy_from_slice(&row[at..at + *n]);
+            at += *n;
+        }
+    }
+}
+
 impl LlamaGenerator {
     /// Decodes with parameters that come whole with each call.
     pub fn full(config: LlamaConfig, engine: Engine, end: Vec<u32>, max_batch: usize) -> Self {
@@ -121,11 +133,24 @@ impl LlamaGenerator {
         }
         Weights::of(&self.config, self.full_len, self.base.as_ref(), &params.layout, &params.data)?;
         let mut matrices = BTreeMap::new();
+        // Matrices of one input that lie side by side become one: queries, keys and values; gate and up.
+        let (mut joined, mut within) = (BTreeMap::new(), BTreeSet::new());
+        if self.base.is_none() {
+            for at in (0..self.config.num_layers).map(|i| self.config.layer(i)) {
+                joined.extend([(at.q, at.v), (at.gate, at.up)]);
+                within.extend([at.k, at.v, at.up]);
+            }
+        }
         for (i, t) in params.layout.tensors.iter().enumerate().filter(|(_, t)| t.shape.len() == 2) {
+            if within.contains(&i) {
+                continue;
+            }
             if self.base.is_none() && i == self.config.embed_index() && !self.config.tie_word_embeddings {
                 continue;
             }
-            let (n, k, w) = (t.shape[0], t.shape[1], params.tensor(i));
+            let last = joined.get(&i).copied().unwrap_or(i);
+            let w = &params.data[t.offset..params.layout.tensors[last].range().end];
+            let (n, k) = (w.len() / t.shape[1], t.shape[1]);
             let packed = if self.store_bf16 && self.base.is_none() {
                 self.engine.pack_decode(n, k, w, true)
             } else {
@@ -167,9 +192,15 @@ impl LlamaGenerator {
         for i in 0..c.num_layers {
             let at = c.layer(i);
             rmsnorm::forward(x, w.norm(at.norm1), c.rms_norm_eps, h, rstd);
-            linear(i, Proj::Q, at.q).forward(e, m, h, q, false, &mut b.linear);
-            linear(i, Proj::K, at.k).forward(e, m, h, k, false, &mut b.linear);
-            linear(i, Proj::V, at.v).forward(e, m, h, v, false, &mut b.linear);
+            if let (true, Some(p)) = (w.is_full(), packed(at.q)) {
+                let all = size(&mut b.logits, m * (qd + 2 * kvd));
+                e.linear(m, qd + 2 * kvd, d, h, p, all, false);
+                unjoin(all, &mut [(&mut *q, qd), (&mut *k, kvd), (&mut *v, kvd)]);
+            } else {
+                linear(i, Proj::Q, at.q).forward(e, m, h, q, false, &mut b.linear);
+                linear(i, Proj::K, at.k).forward(e, m, h, k, false, &mut b.linear);
+                linear(i, Proj::V, at.v).forward(e, m, h, v, false, &mut b.linear);
+            }
             for (r, row) in rows.iter().enumerate() {
                 q[r * qd..(r + 1) * qd].chunks_mut(hd).for_each(|q| self.rope.rotate(q, row.pos, true));
                 k[r * kvd..(r + 1) * kvd].chunks_mut(hd).for_each(|k| self.rope.rotate(k, row.pos, true));
@@ -187,8 +218,14 @@ impl LlamaGenerator {
             });
             linear(i, Proj::O, at.o).forward(e, m, o, x, true, &mut b.linear);
             rmsnorm::forward(x, w.norm(at.norm2), c.rms_norm_eps, h, rstd);
-            linear(i, Proj::Gate, at.gate).forward(e, m, h, gate, false, &mut b.linear);
-            linear(i, Proj::Up, at.up).forward(e, m, h, up, false, &mut b.linear);
+            if let (true, Some(p)) = (w.is_full(), packed(at.gate)) {
+                let all = size(&mut b.logits, m * 2 * f);
+                e.linear(m, 2 * f, d, h, p, all, false);
+                unjoin(all, &mut [(&mut *gate, f), (&mut *up, f)]);
+            } else {
+                linear(i, Proj::Gate, at.gate).forward(e, m, h, gate, false, &mut b.linear);
+                linear(i, Proj::Up, at.up).forward(e, m, h, up, false, &mut b.linear);
+            }
             let y = size(&mut b.logits, m * f);
             swiglu::forward(gate, up, y);
             linear(i, Proj::Down, at.down).forward(e, m, y, x, true, &mut b.linear);
