@@ -1,2 +1,26 @@
-//! The `ecr` command.
-fn main() {}
+//! The `ecr` command: glue between arguments and the run crate. stdout is data, stderr is everything else.
+
+mod args;
+mod commands;
+mod guide;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let argv: Vec<String> = std::env::args().collect();
+    let result = guide::split(&argv).and_then(|(argv, guide)| {
+        // clap prints its own usage errors and leaves with code 2.
+        let cli = args::Cli::parse_from(argv);
+        guide.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        commands::execute(cli, &guide)
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}

@@ -15,6 +15,9 @@ use crate::config::{Config, Layers};
 use crate::log::{JsonLog, Voice};
 use crate::rundir::RunDir;
 
+/// The settings that a run directory was begun with, for later commands on it.
+pub const CONFIG_FILE: &str = ".state/config.json";
+
 /// What a stage works with.
 pub struct Context {
     /// Settings.
@@ -132,6 +135,11 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
     for name in &plan.only {
         index(name)?;
     }
+    if from > to {
+        return Err(Error::config("choose the stages")
+            .expected(format!("--from before --to, in the order {}", names.join(", ")))
+            .got(format!("--from {} --to {}", names[from], names[to])));
+    }
     let chosen = |i: usize| {
         if plan.only.is_empty() { i >= from && i <= to } else { plan.only.iter().any(|n| n == names[i]) }
     };
@@ -152,7 +160,13 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
     };
     if !plan.dry_run {
         write_run_json(&cx, layers, stages)?;
+        let values: BTreeMap<&String, &Json> =
+            layers.values().iter().filter(|(k, _)| *k != "run.threads").map(|(k, (v, _))| (k, v)).collect();
+        let text = serde_json::to_vec_pretty(&values)
+            .map_err(|e| Error::internal(format!("write the settings: {e}")))?;
+        io::atomic_write(&cx.dir.join(CONFIG_FILE), &text)?;
     }
+    let mut stale = false;
     for (_, stage) in stages.iter().enumerate().filter(|(i, _)| chosen(*i)) {
         let name = stage.name();
         let proof = cx.dir.join(".state").join(format!("{name}.json"));
@@ -167,11 +181,13 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             }
             None => false,
         };
-        if unchanged && !plan.force {
+        if unchanged && !plan.force && !stale {
             cx.voice.say(&format!("{name}: unchanged, skipped"));
             continue;
         }
         if plan.dry_run {
+            // What comes after it may see other inputs.
+            stale = true;
             cx.voice.say(&format!("{name}: would run"));
             continue;
         }
@@ -217,16 +233,25 @@ fn hashes(dir: &RunDir, paths: &[PathBuf]) -> Result<BTreeMap<String, String>> {
     Ok(out)
 }
 
-/// A run that has begun continues on the kernels that it began with.
+/// A run that has begun continues on the kernels and the kind of CPU that it began with.
 fn check_kernels(dir: &RunDir, engine: Engine, plan: &Plan, voice: Voice) -> Result<()> {
-    let Ok(text) = io::read(&dir.join("run.json")) else { return Ok(()) };
-    let Ok(old) = serde_json::from_slice::<Json>(&text) else { return Ok(()) };
-    let (was, now) = (old["kernels"].as_str().unwrap_or_default().to_string(), engine.name());
+    let path = dir.join("run.json");
+    if !path.exists() || plan.force {
+        return Ok(());
+    }
+    let old: Json = serde_json::from_slice(&io::read(&path)?).map_err(|e| {
+        Error::data(format!("read {}", path.display()))
+            .expected("what the run wrote")
+            .got(e.to_string())
+            .hint("give --force to run everything again, or another --out")
+    })?;
+    let was = format!("{} on {}", old["kernels"].as_str().unwrap_or("?"), old["cpu"].as_str().unwrap_or("?"));
+    let now = format!("{} on {}", engine.name(), cpu());
     if was == now {
         return Ok(());
     }
     if plan.allow_other_kernels {
-        voice.warn(&format!("continuing on {now} what was begun on {was}: bits will differ"));
+        voice.warn(&format!("continuing with {now} what was begun with {was}: bits will differ"));
         return Ok(());
     }
     Err(Error::config(format!("continue the run in {}", dir.root().display()))

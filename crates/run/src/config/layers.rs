@@ -98,6 +98,20 @@ impl Layers {
         }
         Ok(())
     }
+    /// Settings that a run directory was begun with (`.state/config.json`).
+    pub fn saved(&mut self, path: &Path) -> Result<()> {
+        let bad = |e: serde_json::Error| {
+            Error::data(format!("read {}", path.display())).got(e.to_string()).hint("give --config")
+        };
+        let values: BTreeMap<String, Json> = serde_json::from_slice(&io::read(path)?).map_err(bad)?;
+        for (key, value) in values {
+            // Null is an option that is off, as it is by default.
+            if !value.is_null() {
+                self.put(&key, value, Origin::File(path.display().to_string(), 1))?;
+            }
+        }
+        Ok(())
+    }
     /// `key=value` of `--set`; the value is TOML, or else a string.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let (key, text) = assignment.split_once('=').ok_or_else(|| {

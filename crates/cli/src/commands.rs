@@ -1,0 +1,196 @@
+//! What each command does.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ecr_core::{Error, Result, Stream, io};
+use ecr_run::config::{ALIASES, Layers, Origin, PRESETS, preset};
+use ecr_run::graph::{self, Plan};
+use ecr_run::log::Voice;
+use ecr_run::rundir::RunDir;
+use ecr_run::stages;
+use serde_json::{Value as Json, json};
+
+use crate::args::{Cli, Command, Compare, Config, Data, Run, Settings, Stage, Train};
+use crate::guide::Guide;
+
+/// Writes to stdout; a closed pipe is the reader's choice, not an error.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+/// Carries out a command.
+pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
+    match cli.command {
+        Command::Run(r) => run(r, guide),
+        Command::Data(Data::Prepare(s)) => stage("prepare", s, guide),
+        Command::Train(Train::Emotion(s)) => stage("emotion", s, guide),
+        Command::Train(Train::Critic(s)) => stage("critic", s, guide),
+        Command::Train(Train::Sft(s)) => stage("sft", s, guide),
+        Command::Train(Train::Ppo(s)) => stage("ppo", s, guide),
+        Command::Eval(s) => stage("eval", s, guide),
+        Command::Compare(c) => compare(c, guide),
+        Command::Config(c) => config(c, guide),
+    }
+}
+
+/// Lays a preset or a file over what is there.
+fn lay(layers: &mut Layers, what: &str) -> Result<()> {
+    let path = Path::new(what);
+    if path.is_file() {
+        return layers.file(path);
+    }
+    if what.ends_with(".toml") {
+        return Err(Error::config(format!("read the configuration {what}"))
+            .expected("a file that exists, or the name of a preset")
+            .got("no such file")
+            .files("nothing was changed")
+            .hint("`ecr config presets` lists the presets"));
+    }
+    layers.toml(preset(what)?, what, |_| Origin::Preset(what.into()))
+}
+
+/// All layers of a command line.
+fn layers(first: Option<&str>, settings: &Settings, guide: &Guide) -> Result<Layers> {
+    let mut l = Layers::new();
+    for what in first.into_iter().chain(settings.layers.iter().chain(&settings.preset).map(String::as_str)) {
+        lay(&mut l, what)?;
+    }
+    over(&mut l, settings, guide)?;
+    Ok(l)
+}
+
+/// `--set` and flags.
+fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result<()> {
+    settings.set.iter().try_for_each(|s| l.set(s))?;
+    for (flag, key, value) in &guide.set {
+        l.flag(flag, key, value)?;
+    }
+    if let Some(n) = settings.threads {
+        l.flag("--threads", "run.threads", &n.to_string())?;
+    }
+    if let Some(p) = &settings.precision {
+        l.flag("--precision", "run.precision", p)?;
+    }
+    Ok(())
+}
+
+fn plan(settings: &Settings) -> Plan {
+    Plan {
+        force: settings.force,
+        dry_run: settings.dry_run,
+        allow_other_kernels: settings.allow_other_kernels,
+        ..Plan::default()
+    }
+}
+
+fn run(r: Run, guide: &Guide) -> Result<()> {
+    let layers = layers(Some(&r.what), &r.settings, guide)?;
+    let name =
+        Path::new(&r.what).file_stem().map_or_else(|| "run".into(), |s| s.to_string_lossy().into_owned());
+    let out = r.out.unwrap_or_else(|| PathBuf::from("runs").join(name));
+    let plan = Plan {
+        from: r.from,
+        to: r.to.or_else(|| guide.to.map(String::from)),
+        only: r.only,
+        ..plan(&r.settings)
+    };
+    let voice = Voice { quiet: r.settings.quiet };
+    graph::run(&stages::all(), &layers, RunDir::new(&out), &plan, voice)?;
+    if !plan.dry_run {
+        show(&out, r.settings.json)?;
+        voice.say(&format!("everything is in {}", out.display()));
+    }
+    Ok(())
+}
+
+/// Prints the comparison of a run, if it got so far.
+fn show(out: &Path, json: bool) -> Result<()> {
+    let path = out.join(if json { "comparison.json" } else { "comparison.md" });
+    if path.exists() {
+        let text = io::read_to_string(&path)?;
+        // The page's samples and explanations stay in the file.
+        let head = if json { text.as_str() } else { text.split("\n## Samples").next().unwrap_or(&text) };
+        print(head);
+    }
+    Ok(())
+}
+
+/// One stage of a run directory.
+fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
+    let saved = s.out.join(graph::CONFIG_FILE);
+    let layers = if s.settings.layers.is_empty() && saved.exists() {
+        let mut l = Layers::new();
+        l.saved(&saved)?;
+        s.settings.preset.iter().try_for_each(|p| lay(&mut l, p))?;
+        over(&mut l, &s.settings, guide)?;
+        l
+    } else if s.settings.layers.is_empty() {
+        layers(Some("demo"), &s.settings, guide)?
+    } else {
+        layers(None, &s.settings, guide)?
+    };
+    let plan = Plan { only: vec![name.into()], ..plan(&s.settings) };
+    graph::run(&stages::all(), &layers, RunDir::new(&s.out), &plan, Voice { quiet: s.settings.quiet })?;
+    if plan.dry_run {
+        return Ok(());
+    }
+    if name == "compare" {
+        return show(&s.out, s.settings.json);
+    }
+    let run: Json = serde_json::from_slice(&io::read(&s.out.join("run.json"))?)
+        .map_err(|e| Error::data("read run.json").got(e.to_string()))?;
+    let summary = &run["stages"][name]["summary"];
+    if s.settings.json {
+        print(&summary.to_string());
+    } else if let Json::Object(rows) = summary {
+        let lines: Vec<String> = rows.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+        print(&lines.join("\n"));
+    }
+    Ok(())
+}
+
+fn compare(c: Compare, guide: &Guide) -> Result<()> {
+    let [a, b] = c.files.as_slice() else { return stage("compare", c.stage, guide) };
+    let layers = layers(None, &c.stage.settings, guide)?;
+    let config = layers.config()?;
+    let stream = Stream::new(config.run.seed).child("bootstrap");
+    let report = stages::compare_files(a, b, config.eval.resamples, config.eval.samples, stream)?;
+    print(if c.stage.settings.json { &report.json } else { &report.markdown });
+    Ok(())
+}
+
+fn config(c: Config, guide: &Guide) -> Result<()> {
+    match c {
+        Config::Presets => print(&PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join("\n")),
+        Config::Flags => {
+            print(&ALIASES.iter().map(|(f, k)| format!("--{f} = {k}")).collect::<Vec<_>>().join("\n"));
+        }
+        Config::Check { files } => {
+            for f in files {
+                let mut l = Layers::new();
+                lay(&mut l, &f)?;
+                l.config()?;
+                eprintln!("{f}: fine");
+            }
+        }
+        Config::Show { what, settings } => {
+            let l = layers(what.as_deref(), &settings, guide)?;
+            l.config()?;
+            if settings.json {
+                let all: serde_json::Map<String, Json> = l
+                    .values()
+                    .iter()
+                    .map(|(k, (v, o))| (k.clone(), json!({"value": v, "origin": o.to_string()})))
+                    .collect();
+                print(&Json::Object(all).to_string());
+            } else {
+                let lines: Vec<String> =
+                    l.values().iter().map(|(k, (v, o))| format!("{k} = {v}    # {o}")).collect();
+                print(&lines.join("\n"));
+            }
+        }
+    }
+    Ok(())
+}
