@@ -185,6 +185,20 @@ impl Tokenizer {
         Self::from_bytes(text.as_bytes(), "training")
     }
 
+    /// The same tokenizer with each of these texts as one ordinary token, found wherever it stands in a text. A small
+    /// model trained from scratch can name an item then, where it could not spell it.
+    pub fn with_words<S: AsRef<str>>(&self, words: impl IntoIterator<Item = S>) -> Result<Self> {
+        let mut inner = self.inner.clone();
+        let tokens: Vec<AddedToken> =
+            words.into_iter().map(|w| AddedToken::from(w.as_ref(), false).normalized(false)).collect();
+        inner
+            .add_tokens(tokens)
+            .map_err(|e| Error::internal("add words to a tokenizer").got(e.to_string()))?;
+        let text =
+            inner.to_string(false).map_err(|e| Error::internal("write a tokenizer").got(e.to_string()))?;
+        Self::from_bytes(text.as_bytes(), "added words")
+    }
+
     /// Token ids of a text; special tokens in the text are recognised, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.ids(text, false)
@@ -250,4 +264,23 @@ impl Tokenizer {
 fn added(token: &str, id: &Json, lstrip: bool) -> Json {
     json!({"id": id, "content": token, "single_word": false, "lstrip": lstrip, "rstrip": false,
         "normalized": false, "special": true})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_words_are_single_tokens() {
+        let t = Tokenizer::train(["have you seen it", "no, not yet"].iter(), 300, &["<|end|>"]).unwrap();
+        let t = t.with_words(["Alien (1979)", "Aliens (1986)"]).unwrap();
+        let ids = t.encode("have you seen Aliens (1986), or Alien (1979)?<|end|>").unwrap();
+        assert!(
+            ids.contains(&t.id("Alien (1979)").unwrap()) && ids.contains(&t.id("Aliens (1986)").unwrap())
+        );
+        assert_eq!(t.decode(&ids, true).unwrap(), "have you seen Aliens (1986), or Alien (1979)?");
+        assert_eq!(t.vocab_size(), t.id("Aliens (1986)").unwrap() as usize + 1);
+        let again = Tokenizer::from_bytes(t.to_json().unwrap().as_bytes(), "again").unwrap();
+        assert_eq!(again.encode("Alien (1979)").unwrap().len(), 1);
+    }
 }

@@ -123,8 +123,12 @@ impl Stage for Prepare {
         }
 
         if c.policy.path.is_empty() || c.encoder.path.is_empty() {
-            let texts = train.iter().flat_map(|d| d.turns.iter().map(|t| t.text.clone()));
-            let tokenizer = Tokenizer::train(texts, c.policy.vocab_size, &PLAIN_SPECIALS)?;
+            // Each film that training dialogues name is one token: a model this small cannot spell titles, but it
+            // can choose among them.
+            let texts = train.iter().flat_map(|d| d.turns.iter().map(|t| t.slots.clone()));
+            let films = corpus.movies(Split::Train).into_iter().filter_map(|m| catalogue.name(m.item()));
+            let tokenizer =
+                Tokenizer::train(texts, c.policy.vocab_size, &PLAIN_SPECIALS)?.with_words(films)?;
             cx.note("vocabulary", tokenizer.vocab_size());
             io::atomic_write(&out.join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
         }
