@@ -31,6 +31,7 @@ fn switch(name: &str, guide: &mut Guide) -> bool {
         "use_wandb" => guide.warnings.push(
             "--use_wandb: no tracking service yet; metrics are in the run's logs/*.metrics.jsonl".into(),
         ),
+        // The ppo stage is what `--use_rl` asks for, and both models are always evaluated.
         "use_rl" | "use_rl_eval" => {}
         _ => return false,
     }
@@ -56,6 +57,7 @@ fn run_root(path: &str) -> String {
         "critic_pretrained",
         "evaluation_results/baseline",
         "evaluation_results/rl_enhanced",
+        "models/mappo_enhanced",
     ] {
         if let Some(root) = trimmed.strip_suffix(tail) {
             let root = root.trim_end_matches('/');
@@ -74,6 +76,7 @@ pub(crate) fn split(argv: &[String]) -> Result<(Vec<String>, Guide)> {
     let command: Vec<&str> =
         argv.iter().skip(1).map(String::as_str).filter(|a| !a.starts_with('-')).collect();
     let critic = command.first() == Some(&"train") && command.get(1) == Some(&"critic");
+    let sft = command.first() == Some(&"train") && command.get(1) == Some(&"sft");
     let mut args = argv.iter().peekable();
     while let Some(arg) = args.next() {
         let Some(flag) = arg.strip_prefix("--").filter(|f| !f.is_empty()) else {
@@ -90,6 +93,9 @@ pub(crate) fn split(argv: &[String]) -> Result<(Vec<String>, Guide)> {
         let key = match name.as_str() {
             // The guide says --learning_rate for the critic and for the baseline.
             "learning_rate" if critic => Some("critic.learning_rate"),
+            "num_epochs" | "batch_size" if sft => {
+                Some(if name == "num_epochs" { "sft.epochs" } else { "sft.batch_size" })
+            }
             _ => alias(&name),
         };
         let reason = unused(&name);
@@ -97,7 +103,9 @@ pub(crate) fn split(argv: &[String]) -> Result<(Vec<String>, Guide)> {
             rest.push(arg.clone());
             continue;
         }
-        let value = match value.or_else(|| args.next().cloned()) {
+        // A flag is no value; a negative number is.
+        let next = |a: &&String| !a.starts_with("--");
+        let value = match value.or_else(|| args.next_if(next).cloned()) {
             Some(v) => v,
             None => return Err(Error::config(format!("read --{name}")).expected("a value").got("nothing")),
         };

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let argv: Vec<String> = std::env::args().collect();
+    let argv: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     let result = guide::split(&argv).and_then(|(argv, guide)| {
         // clap prints its own usage errors and leaves with code 2.
         let cli = args::Cli::parse_from(argv);

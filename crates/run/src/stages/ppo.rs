@@ -48,7 +48,18 @@ impl Stage for Ppo {
         "ppo"
     }
     fn settings(&self, c: &Config) -> Json {
-        json!([c.ppo, c.reward, c.value, c.policy, c.lora, c.eval.max_new, c.eval.batch, c.run])
+        json!([
+            c.ppo,
+            c.reward,
+            c.value,
+            c.policy,
+            c.lora,
+            c.eval.max_new,
+            c.run.seed,
+            c.run.precision,
+            c.run.debug,
+            c.run.log_all
+        ])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);

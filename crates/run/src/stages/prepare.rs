@@ -70,7 +70,6 @@ impl Stage for Prepare {
     fn run(&self, cx: &mut Context) -> Result<()> {
         let c = cx.config.clone();
         let out = cx.dir.data();
-        io::remove_dir_all(&out)?;
         let demo = c.data.source == "demo";
         let (mut corpus, catalogue, interactions) = if demo { from_demo(&c)? } else { from_redial(&c)? };
         for bad in corpus.report.bad_lines() {
@@ -86,6 +85,8 @@ impl Stage for Prepare {
                 d.split != Split::Train || kept <= c.data.max_train
             });
         }
+        // Only now that everything could be read is older data replaced.
+        io::remove_dir_all(&out)?;
         let processed = out.join("processed");
         for file in prepare(&corpus, &catalogue, RecordOptions { slots: c.data.slots }, &|_| None)? {
             io::atomic_write(&processed.join(&file.name), &file.bytes)?;

@@ -73,7 +73,6 @@ impl Stage for Sft {
         while options.len() > 1 && job.state.trials.len() < options.len() {
             let n = options[job.state.trials.len()];
             let loss = job.trial(cx, &mut log, n)?;
-            cx.note(&format!("trial_valid_nll_{n}_candidates"), loss);
             job.state.trials.push((n, loss));
             job.state.log_len = log.sync()?;
             checkpoints.save(job.state.trials.len() as u64, &job.state, &[])?;
