@@ -109,15 +109,16 @@ pub fn engine(config: &Config) -> Result<Engine> {
     })
 }
 
-/// Name of the CPU, for run.json and reports.
-pub fn cpu() -> String {
+/// A line of `/proc/cpuinfo`.
+fn cpuinfo(name: &str) -> String {
     let text = io::read_to_string(std::path::Path::new("/proc/cpuinfo")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|l| l.starts_with(name))?;
-        line.split_once(':').map(|(_, v)| v.trim().to_string())
-    };
-    let get = |name: &str| field(name).unwrap_or_else(|| "unknown".into());
-    format!("{}, family {}, model {}", get("model name"), get("cpu family"), get("model"))
+    let line = text.lines().find(|l| l.split(':').next().is_some_and(|n| n.trim() == name));
+    line.and_then(|l| l.split_once(':')).map_or_else(|| "unknown".into(), |(_, v)| v.trim().to_string())
+}
+
+/// Kind of the CPU: bits are equal on one kind only. Vendor, family and model; no clock rate.
+pub fn cpu_kind() -> String {
+    format!("{} family {} model {}", cpuinfo("vendor_id"), cpuinfo("cpu family"), cpuinfo("model"))
 }
 
 /// Runs stages in a directory.
@@ -233,6 +234,11 @@ fn hashes(dir: &RunDir, paths: &[PathBuf]) -> Result<BTreeMap<String, String>> {
     Ok(out)
 }
 
+/// Kernels and CPU, as run.json names them.
+fn kernels(engine: Engine) -> String {
+    format!("{} on {}", engine.name(), cpu_kind())
+}
+
 /// A run that has begun continues on the kernels and the kind of CPU that it began with.
 fn check_kernels(dir: &RunDir, engine: Engine, plan: &Plan, voice: Voice) -> Result<()> {
     let path = dir.join("run.json");
@@ -245,8 +251,10 @@ fn check_kernels(dir: &RunDir, engine: Engine, plan: &Plan, voice: Voice) -> Res
             .got(e.to_string())
             .hint("give --force to run everything again, or another --out")
     })?;
-    let was = format!("{} on {}", old["kernels"].as_str().unwrap_or("?"), old["cpu"].as_str().unwrap_or("?"));
-    let now = format!("{} on {}", engine.name(), cpu());
+    // The last of the kernels that the run was made with.
+    let was =
+        old["kernels"].as_array().and_then(|k| k.last()).and_then(Json::as_str).unwrap_or("?").to_string();
+    let now = kernels(engine);
     if was == now {
         return Ok(());
     }
@@ -279,15 +287,23 @@ fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> R
         .filter(|(k, _)| !k.ends_with(".path") && k.as_str() != "run.threads")
         .map(|(k, (v, _))| (k, v))
         .collect();
+    // All kernels that had a part in the results, in order; one, unless the user allowed others.
+    let path = cx.dir.join("run.json");
+    let old: Option<Json> = io::read(&path).ok().and_then(|b| serde_json::from_slice(&b).ok());
+    let mut used: Vec<String> =
+        old.and_then(|o| serde_json::from_value(o["kernels"].clone()).ok()).unwrap_or_default();
+    if used.last() != Some(&kernels(cx.engine)) {
+        used.push(kernels(cx.engine));
+    }
     let text = serde_json::to_vec_pretty(&json!({
         "version": 1,
         "ecr": env!("CARGO_PKG_VERSION"),
-        "cpu": cpu(),
-        "kernels": cx.engine.name(),
+        "cpu": cpuinfo("model name"),
+        "kernels": used,
         "seed": cx.config.run.seed,
         "config": config,
         "stages": results,
     }))
     .map_err(|e| Error::internal(format!("write run.json: {e}")))?;
-    io::atomic_write(&cx.dir.join("run.json"), &text)
+    io::atomic_write(&path, &text)
 }

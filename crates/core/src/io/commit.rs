@@ -17,6 +17,13 @@ struct Entry {
 
 const MANIFEST: &str = "manifest.json";
 
+/// Where an older directory of the same name waits while it is replaced.
+fn aside(dir: &Path) -> std::path::PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
+}
+
 /// Writes a directory of files: aside, fsynced, with a manifest, then renamed. An older directory of that name is
 /// replaced.
 pub fn commit_dir(dir: &Path, files: &[(&str, &[u8])]) -> Result<()> {
@@ -42,11 +49,15 @@ pub fn commit_dir(dir: &Path, files: &[(&str, &[u8])]) -> Result<()> {
         write_synced(&tmp.join(MANIFEST), &text)?;
         fs::File::open(tmp)?.sync_all()?;
         fail_point("commit.rename")?;
-        if dir.exists() {
-            fs::remove_dir_all(dir)?;
+        // An older directory of that name is set aside, not removed, until the new one is in its place.
+        let old = dir.exists().then(|| aside(dir));
+        if let Some(old) = &old {
+            remove_dir_all(old).map_err(std::io::Error::other)?;
+            fs::rename(dir, old)?;
         }
         fs::rename(tmp, dir)?;
-        fail_point("commit.renamed")
+        fail_point("commit.renamed")?;
+        old.map_or(Ok(()), fs::remove_dir_all)
     })();
     if let Err(e) = result {
         let _ = fs::remove_dir_all(tmp);
@@ -60,6 +71,9 @@ pub fn commit_dir(dir: &Path, files: &[(&str, &[u8])]) -> Result<()> {
 /// # Errors
 /// [`crate::Kind::Data`] that names the damaged file.
 pub fn read_committed(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    // Killed between the two renames of a replacement: the older one is whole.
+    let waiting = aside(dir);
+    let dir = if !dir.exists() && waiting.exists() { &waiting } else { dir };
     let damaged = |name: &str, what: String| {
         Error::data(format!("check {}", dir.join(name).display()))
             .expected("what its manifest says")
