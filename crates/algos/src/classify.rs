@@ -89,10 +89,13 @@ pub fn classify_step(
     for (s, z) in logits(head, &pooled, width).chunks(classes).enumerate() {
         let (p, t, w) = (softmax(z), &targets[s * classes..(s + 1) * classes], weights[s] / total);
         let mass: f64 = t.iter().map(|&x| f64::from(x)).sum();
+        // Log-softmax directly: a probability may underflow, its logarithm does not.
+        let top = z.iter().copied().fold(f64::MIN, f64::max);
+        let lse = top + z.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
         for c in 0..classes {
             let target = f64::from(t[c]);
             if target > 0.0 {
-                loss -= w * target * p[c].ln();
+                loss -= w * target * (z[c] - lse);
             }
             d.push(w * (p[c] * mass - target));
         }

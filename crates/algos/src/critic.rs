@@ -69,7 +69,9 @@ pub fn critic_step(
         let (b, w) = (p.better * heads + p.head, p.worse * heads + p.head);
         let scale = rank_coef / pairs.len() as f64;
         let wrong = sigmoid(z[w] - z[b]);
-        loss -= scale * (1.0 - wrong).max(1e-300).ln();
+        // −log σ(z_b − z_w) = softplus(z_w − z_b), without overflow.
+        let d_z = z[w] - z[b];
+        loss += scale * (d_z.max(0.0) + (-d_z.abs()).exp().ln_1p());
         d[b] -= scale * wrong;
         d[w] += scale * wrong;
     }

@@ -8,113 +8,20 @@
 //!
 //! Legend: `S` rollouts, `N` response tokens of all of them, laid end to end in rollout order.
 
-use ecr_core::optim::{AdamW, Schedule, clip_grad_norm, grad_norm};
+mod config;
+
+use ecr_core::optim::{AdamW, clip_grad_norm, grad_norm};
 use ecr_core::seam::{Decoding, Pass, Policy, Value};
 use ecr_core::{Error, Kind, Packed, Params, Result, Stream};
 use serde::{Deserialize, Serialize};
 
+pub use config::PpoConfig;
+
 use crate::Metrics;
 use crate::losses::{
-    Aggregation, Clip, KlController, KlEstimator, Variance, entropy_bonus, explained_variance, gae,
-    kl_tokens, policy_loss, sequence_sums, token_rewards, value_loss, whiten,
+    Clip, KlController, KlEstimator, Variance, entropy_bonus, explained_variance, gae, kl_tokens,
+    policy_loss, sequence_sums, token_rewards, value_loss, whiten,
 };
-
-/// Settings of PPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PpoConfig {
-    /// Peak learning rate of the policy, > 0 (0 freezes it). Default 3e-6.
-    pub learning_rate: f64,
-    /// Peak learning rate of the value function, ≥ 0. Default 1e-5.
-    pub value_learning_rate: f64,
-    /// Shape of both rates over `steps`. Default linear to zero.
-    pub schedule: Schedule,
-    /// Steps of linear warm-up. Default 0.
-    pub warmup_steps: u64,
-    /// Updates of the whole run, which the schedule spans, ≥ 1. Default 100.
-    pub steps: u64,
-    /// Rollouts an update, ≥ 1. Default 64.
-    pub batch_size: usize,
-    /// Rollouts a minibatch, ≥ 1; `batch_size` or more is one minibatch an epoch. Default 64.
-    pub minibatch_size: usize,
-    /// Most tokens (prompts included) in one forward pass, ≥ 1; does not change results. Default 2048.
-    pub micro_batch_tokens: usize,
-    /// Passes over a batch, ≥ 1. Default 4.
-    pub ppo_epochs: usize,
-    /// ε of the clipped ratio, in (0, 1). Default 0.2.
-    pub clip_range: f64,
-    /// ε of the clipped value, units of reward, > 0; absent is off. Default absent.
-    pub value_clip_range: Option<f64>,
-    /// Weight of the value loss, ≥ 0 (matters only through gradient clipping). Default 0.5.
-    pub vf_coef: f64,
-    /// β of the KL reward, ≥ 0; where it starts if adaptive. Default 0.05.
-    pub kl_coef: f64,
-    /// KL that an adaptive β holds, nats a sequence, > 0; absent is a fixed β. Default absent.
-    pub kl_target: Option<f64>,
-    /// Horizon of the adaptive β, samples, > 0. Default 10000.
-    pub kl_horizon: f64,
-    /// Estimator in the KL reward. Default k1.
-    pub kl_estimator: KlEstimator,
-    /// Discount γ, in [0, 1]. Default 1.
-    pub gamma: f64,
-    /// GAE's λ, in [0, 1]. Default 0.95.
-    pub lambda: f64,
-    /// Weight of the entropy bonus, ≥ 0. Default 0.
-    pub entropy_coef: f64,
-    /// Largest norm of each gradient, > 0. Default 1.
-    pub max_grad_norm: f64,
-    /// The update ends when KL(π_old‖π) of a minibatch (k3, nats a token) passes 1.5 times this. Default absent.
-    pub target_kl: Option<f64>,
-    /// Whiten advantages over the batch. Default true.
-    pub whiten: bool,
-    /// How token losses are averaged. Default token-mean.
-    pub aggregation: Aggregation,
-    /// Temperature of sampling and of every log-probability, > 0. Default 1.
-    pub temperature: f64,
-    /// Subtracted from the score of an unfinished response, units of reward, ≥ 0. Default 1.
-    pub missing_eos_penalty: f64,
-    /// ε of Adam, > 0. Default 1e-5.
-    pub adam_eps: f64,
-    /// Largest |ratio − 1| in the first minibatch: 1e-5 in f32 (default), 1e-3 in bf16.
-    pub ratio_tolerance: f64,
-    /// Non-finite minibatches in a row that end the run, ≥ 1. Default 3.
-    pub max_skipped: u32,
-}
-
-impl Default for PpoConfig {
-    fn default() -> Self {
-        Self {
-            learning_rate: 3e-6,
-            value_learning_rate: 1e-5,
-            schedule: Schedule::Linear,
-            warmup_steps: 0,
-            steps: 100,
-            batch_size: 64,
-            minibatch_size: 64,
-            micro_batch_tokens: 2048,
-            ppo_epochs: 4,
-            clip_range: 0.2,
-            value_clip_range: None,
-            vf_coef: 0.5,
-            kl_coef: 0.05,
-            kl_target: None,
-            kl_horizon: 10_000.0,
-            kl_estimator: KlEstimator::K1,
-            gamma: 1.0,
-            lambda: 0.95,
-            entropy_coef: 0.0,
-            max_grad_norm: 1.0,
-            target_kl: None,
-            whiten: true,
-            aggregation: Aggregation::TokenMean,
-            temperature: 1.0,
-            missing_eos_penalty: 1.0,
-            adam_eps: 1e-5,
-            ratio_tolerance: 1e-5,
-            max_skipped: 3,
-        }
-    }
-}
 
 /// What an update leaves behind besides parameters; belongs into checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -234,8 +141,7 @@ pub fn ppo_step(
     let adam = AdamW { eps: cfg.adam_eps, weight_decay: 0.0, ..AdamW::default() };
     let offsets: Vec<usize> =
         x.lengths.iter().scan(0, |at, l| Some(std::mem::replace(at, *at + l))).collect();
-    let mut sum = Sums::default();
-    let mut stopped = false;
+    let (mut sum, mut applied, mut stopped) = (Sums::default(), 0.0, false);
     'update: for epoch in 0..cfg.ppo_epochs {
         let mut order = everyone.clone();
         stream.child("minibatch").at(step).at(epoch as u64).rng().shuffle(&mut order);
@@ -255,7 +161,7 @@ pub fn ppo_step(
                 let now = policy.forward(params, &batch, Pass { keep: true, ..pass })?;
                 let clip = Clip::symmetric(cfg.clip_range);
                 let l = policy_loss(&now.logp, &at(&x.logp, &tokens), &at(&x.advantages, &tokens), w, clip);
-                if epoch == 0 && m == 0 && l.ratio_off > cfg.ratio_tolerance {
+                if epoch == 0 && m == 0 && l.ratio_off.is_finite() && l.ratio_off > cfg.ratio_tolerance {
                     return Err(Error::internal(format!("compare probability ratios in PPO step {step}"))
                         .expected(format!("|ratio - 1| <= {:e} in the first minibatch", cfg.ratio_tolerance))
                         .got(format!("{:e}", l.ratio_off)));
@@ -295,6 +201,7 @@ pub fn ppo_step(
                 continue;
             }
             state.skipped_in_row = 0;
+            sum.add(&mine);
             if cfg.target_kl.is_some_and(|t| mine.k3 / mine.tokens > 1.5 * t) {
                 stopped = true;
                 break 'update;
@@ -303,7 +210,7 @@ pub fn ppo_step(
             clip_grad_norm(value_params, cfg.max_grad_norm);
             adam.step(params, lr);
             adam.step(value_params, value_lr);
-            sum.add(&mine);
+            applied += 1.0;
         }
     }
 
@@ -345,19 +252,25 @@ pub fn ppo_step(
         ("eos_rate", finished / n),
         ("response_length/mean", total / n),
         ("response_length/max", x.lengths.iter().copied().max().unwrap_or(0) as f64),
-        ("updates/applied", sum.minibatches),
+        ("updates/applied", applied),
+        ("loss/entropy_bonus", sum.bonus / b),
         ("updates/skipped", state.skipped as f64),
         ("updates/early_stop", f64::from(u8::from(stopped))),
         ("lr", lr),
         ("lr_value", value_lr),
     ] {
-        metrics.set(name, number);
+        // Averages over minibatches do not exist when every minibatch was skipped.
+        let averaged = ["policy/", "loss/", "val/ratio", "val/clipfrac", "val/grad"];
+        if sum.minibatches > 0.0 || !averaged.iter().any(|p| name.starts_with(p)) {
+            metrics.set(name, number);
+        }
     }
     state.kl.update(kl, rollouts.len());
     Ok(PpoStats { metrics, experience: x })
 }
 
 fn check(rollouts: &[Rollout], decoding: &Decoding<'_>, cfg: &PpoConfig) -> Result<()> {
+    cfg.check()?;
     if !decoding.is_plain() || f64::from(decoding.temperature) != f64::from(cfg.temperature as f32) {
         return Err(Error::config("sample for PPO")
             .expected(format!("temperature {}, top_k 0, top_p 1, no_repeat_ngram 0", cfg.temperature))
@@ -410,7 +323,7 @@ impl Sums {
     #[rustfmt::skip]
     fn add(&mut self, o: &Self) {
         self.minibatches += 1.0;
-        self.tokens += o.tokens; self.policy += o.policy; self.value += o.value;
+        self.tokens += o.tokens; self.policy += o.policy; self.bonus += o.bonus; self.value += o.value;
         self.k1 += o.k1; self.k2 += o.k2; self.k3 += o.k3;
         self.ratio += o.ratio; self.ratio_max = self.ratio_max.max(o.ratio_max);
         self.clipped += o.clipped; self.value_clipped += o.value_clipped; self.entropy += o.entropy;
