@@ -39,7 +39,7 @@ impl Stage for Eval {
         "eval"
     }
     fn settings(&self, c: &Config) -> Json {
-        json!([c.eval, c.policy, c.lora, c.reward, c.ppo.temperature, c.run.seed, c.run.precision])
+        json!([c.eval, c.policy, c.lora, c.reward, c.ppo.batch_size, c.run.seed, c.run.precision])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
@@ -134,7 +134,11 @@ fn measure(
     let state: NormaliserState = serde_json::from_slice(&io::read(&path)?)
         .map_err(|e| Error::data(format!("read {}", path.display())).got(e.to_string()))?;
     reward.set_state(state)?;
-    let breakdowns = reward.score(&replies)?;
+    // In batches of a rollout's size: diversity is measured against the batch, and the normaliser knows those.
+    let mut breakdowns = Vec::with_capacity(replies.len());
+    for part in replies.chunks(c.ppo.batch_size) {
+        breakdowns.extend(reward.score(part)?);
+    }
     let twin = empathy_eval(cx)?.score(&replies)?;
     let mut critic = Scorer::load(&cx.dir.critic(), CRITIC_FILE, cx.engine)?;
     let inputs = prompts
