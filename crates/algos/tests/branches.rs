@@ -1,5 +1,5 @@
-//! Branches of the update that the gates do not take, and faults that the gates' bounds must catch.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+//! Branches of the update that the gates do not take.
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
 
 mod mlp;
 
@@ -205,58 +205,5 @@ fn impossible_settings_are_named() {
     ] {
         let e = cfg.check().unwrap_err();
         assert!(e.kind == Kind::Config && e.to_string().contains(name), "{e}");
-    }
-}
-
-/// Trains gate A under a fault given by what the update is fed; the exact (E[r], KL).
-fn faulty_gate(beta: f64, sign: f64, factor: f64, reference_moves: bool) -> (f64, f64) {
-    let cfg = PpoConfig { steps: 60, kl_coef: beta, batch_size: 256, minibatch_size: 256, ..config() };
-    let root = Stream::new(1);
-    let (mut policy, mut value) = (Mlp::new(V), MlpValue(Mlp::new(1)));
-    let mut params = policy.init(root.child("policy"));
-    let mut value_params = value.0.init(root.child("value"));
-    let start = params.frozen_copy();
-    let mut state = PpoState::new(&cfg);
-    state.kl.coef = sign * factor * beta;
-    let reward = |y: &[u32]| y.iter().filter(|&&v| v == 0).count() as f64 / T as f64;
-    for step in 0..cfg.steps {
-        let sampled = policy.sample(&params, &[0; 256], root.child("rollout").at(step));
-        let rollouts: Vec<Rollout> = sampled
-            .into_iter()
-            .map(|y| Rollout { score: reward(&y), prompt: vec![0], response: y, finished: true })
-            .collect();
-        let reference = if reference_moves { params.frozen_copy() } else { start.frozen_copy() };
-        ppo_step(
-            &mut policy,
-            &mut value,
-            &mut params,
-            &mut value_params,
-            &reference,
-            &rollouts,
-            Decoding::plain(T),
-            &cfg,
-            &mut state,
-            root.child("ppo"),
-            step,
-        )
-        .unwrap();
-    }
-    policy.exact(&params, 1, &|_, y| reward(y))
-}
-
-#[test]
-fn the_gates_bounds_catch_faults() {
-    // β = .2 of gate A: KL* and J*, and whether (E[r], KL) passes.
-    let (kl_star, j_star, beta) = (0.579544, 0.216811, 0.2);
-    let passes = |(r, kl): (f64, f64)| {
-        let j: f64 = r - beta * kl;
-        j_star - j <= (0.01f64 * j_star).max(0.001) && (kl - kl_star).abs() <= (0.15f64 * kl_star).max(0.005)
-    };
-    for (name, run) in [
-        ("wrong sign of KL", faulty_gate(beta, -1.0, 1.0, false)),
-        ("beta counted twice", faulty_gate(beta, 1.0, 2.0, false)),
-        ("KL to the old instead of the reference policy", faulty_gate(beta, 1.0, 1.0, true)),
-    ] {
-        assert!(!passes(run), "{name} passes: {run:?}");
     }
 }

@@ -18,6 +18,7 @@ pub struct Mlp {
     hidden: Vec<f64>,
     logits: Vec<f64>,
     kept: Vec<(usize, usize)>,
+    temperature: f64,
 }
 
 /// Index of an input; `previous` is `None` at the first step.
@@ -31,7 +32,8 @@ fn features(i: usize) -> [usize; 3] {
 
 impl Mlp {
     pub fn new(out: usize) -> Self {
-        Self { out, hidden: vec![0.0; INPUTS * H], logits: vec![0.0; INPUTS * out], kept: Vec::new() }
+        let (hidden, logits) = (vec![0.0; INPUTS * H], vec![0.0; INPUTS * out]);
+        Self { out, hidden, logits, kept: Vec::new(), temperature: 1.0 }
     }
     pub fn init(&self, stream: Stream) -> Params {
         let mut layout = Layout::new();
@@ -61,6 +63,7 @@ impl Mlp {
                 z[o] += h * f64::from(w2[j * self.out + o]);
             }
         }
+        z.iter_mut().for_each(|z| *z /= self.temperature);
     }
     fn inputs(batch: &Packed) -> Vec<(usize, usize)> {
         let mut out = Vec::new();
@@ -113,8 +116,9 @@ impl Mlp {
             (0..self.out).for_each(|o| p.grad[o3 + o] += dz[o] as f32);
         }
     }
-    /// Draws a response.
+    /// Draws a response to each prompt, at temperature 1.
     pub fn sample(&mut self, p: &Params, prompts: &[usize], stream: Stream) -> Vec<Vec<u32>> {
+        self.temperature = 1.0;
         (0..INPUTS).for_each(|i| self.run(p, i));
         let draw = |(k, &c): (usize, &usize)| {
             let mut draws = stream.at(k as u64).rng();
@@ -134,6 +138,7 @@ impl Mlp {
     }
     /// Exact expected reward and KL to the uniform reference over `prompts`, by enumeration.
     pub fn exact(&mut self, p: &Params, prompts: usize, reward: &dyn Fn(usize, &[u32]) -> f64) -> (f64, f64) {
+        self.temperature = 1.0;
         (0..INPUTS).for_each(|i| self.run(p, i));
         let (mut r, mut kl) = (0.0, 0.0);
         for c in 0..prompts {
@@ -154,6 +159,7 @@ impl Mlp {
 
 impl Policy for Mlp {
     fn forward(&mut self, params: &Params, batch: &Packed, pass: Pass<'_>) -> Result<Scores> {
+        self.temperature = f64::from(pass.temperature);
         let tokens = self.run_all(params, batch);
         let mut s = Scores::default();
         for &(i, y) in &tokens {
@@ -174,7 +180,8 @@ impl Policy for Mlp {
             let (g, e) = (f64::from(d_logp[n]), f64::from(d_entropy[n]));
             for v in 0..V {
                 let hit = if v == y { 1.0 } else { 0.0 };
-                d[i * V + v] += g * (hit - l[v].exp()) - e * l[v].exp() * (l[v] + h);
+                let dz = g * (hit - l[v].exp()) - e * l[v].exp() * (l[v] + h);
+                d[i * V + v] += dz / self.temperature;
             }
         }
         self.back(params, &d);
