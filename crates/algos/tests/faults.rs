@@ -79,7 +79,7 @@ fn uneven(stream: Stream) -> Vec<Rollout> {
         let mut some = |n: usize| -> Vec<u32> { (0..n).map(|_| draws.below(bigram::V) as u32).collect() };
         let prompt = [vec![i as u32], some(1 + i % 3)].concat();
         let response = some(1 + i % 5);
-        Rollout { prompt, response, finished: i % 4 > 0, score: draws.normal() }
+        Rollout { prompt, response, finished: !i.is_multiple_of(4), score: draws.normal() }
     };
     (0..12).map(&mut one).collect()
 }
@@ -97,14 +97,14 @@ fn uneven_config() -> PpoConfig {
     }
 }
 
-/// Advantages (whitened) and returns of each rollout, from the equations and nothing else.
+/// Advantages (whitened), returns and values of each rollout, from the equations and nothing else.
 fn by_hand(
     params: &Params,
     values: &Params,
     reference: &Params,
     rollouts: &[Rollout],
     c: &PpoConfig,
-) -> (Vec<Vec<f64>>, Vec<Vec<f64>>, Vec<Vec<f64>>) {
+) -> [Vec<Vec<f64>>; 3] {
     let (mut advantages, mut returns, mut all_values) = (Vec::new(), Vec::new(), Vec::new());
     for r in rollouts {
         let whole = [&r.prompt[..], &r.response[..]].concat();
@@ -133,7 +133,7 @@ fn by_hand(
     let mean = flat.iter().sum::<f64>() / n;
     let sd = (flat.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / (n - 1.0) + 1e-8).sqrt();
     advantages.iter_mut().flatten().for_each(|a| *a = (*a - mean) / sd);
-    (advantages, returns, all_values)
+    [advantages, returns, all_values]
 }
 
 /// Largest distance between the gradients that arrived, times the tokens of their minibatch, and `want`
@@ -170,7 +170,7 @@ fn off_the_equations(fault: Option<Fault>) -> f64 {
         let mut params = table(bigram::V, root.child("policy").at(step));
         let mut values = table(1, root.child("value").at(step));
         let rollouts = uneven(root.child("rollouts").at(step));
-        let (a, g, v) = by_hand(&params, &values, &reference, &rollouts, &cfg);
+        let [a, g, v] = by_hand(&params, &values, &reference, &rollouts, &cfg);
         let (mut policy, mut value) = (Bigram::default(), BigramValue::default());
         updater.step(&mut policy, &mut value, (&mut params, &mut values, &reference), &rollouts, &cfg, step);
         let minus_a: Vec<Vec<f64>> = a.iter().map(|a| a.iter().map(|a| -a).collect()).collect();
