@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ecr_core::{Error, Result, Stream, io};
 use ecr_run::config::{ALIASES, Layers, Origin, PRESETS, preset};
 use ecr_run::graph::{self, Plan};
+use ecr_run::interrupt::Interrupt;
 use ecr_run::log::Voice;
 use ecr_run::rundir::RunDir;
 use ecr_run::stages;
@@ -76,13 +77,22 @@ fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result<()> {
     Ok(())
 }
 
-fn plan(settings: &Settings) -> Plan {
-    Plan {
+fn plan(settings: &Settings) -> Result<Plan> {
+    Ok(Plan {
         force: settings.force,
         dry_run: settings.dry_run,
         allow_other_kernels: settings.allow_other_kernels,
+        interrupt: Interrupt::on_signals(again(std::env::args()))?,
         ..Plan::default()
-    }
+    })
+}
+
+/// The command that continues this one: the same, but `--force` would begin afresh.
+fn again(args: impl Iterator<Item = String>) -> String {
+    let plain =
+        |a: &String| !a.is_empty() && a.chars().all(|c| c.is_alphanumeric() || "-_=./:,@+%".contains(c));
+    let quoted = |a: String| if plain(&a) { a } else { format!("'{}'", a.replace('\'', r"'\''")) };
+    args.filter(|a| a != "--force").map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn run(r: Run, guide: &Guide) -> Result<()> {
@@ -94,7 +104,7 @@ fn run(r: Run, guide: &Guide) -> Result<()> {
         from: r.from,
         to: r.to.or_else(|| guide.to.map(String::from)),
         only: r.only,
-        ..plan(&r.settings)
+        ..plan(&r.settings)?
     };
     let voice = Voice { quiet: r.settings.quiet };
     graph::run(&stages::all(), &layers, RunDir::new(&out), &plan, voice)?;
@@ -131,7 +141,7 @@ fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
     } else {
         layers(None, &s.settings, guide)?
     };
-    let plan = Plan { only: vec![name.into()], ..plan(&s.settings) };
+    let plan = Plan { only: vec![name.into()], ..plan(&s.settings)? };
     graph::run(&stages::all(), &layers, RunDir::new(&s.out), &plan, Voice { quiet: s.settings.quiet })?;
     if plan.dry_run {
         return Ok(());
@@ -193,4 +203,18 @@ fn config(c: Config, guide: &Guide) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_continues_can_be_pasted_and_does_not_begin_afresh() {
+        let args = ["ecr", "run", "demo", "--force", "--out", "my runs/a", "--set", "policy.system=it's"];
+        assert_eq!(
+            again(args.iter().map(ToString::to_string)),
+            r"ecr run demo --out 'my runs/a' --set 'policy.system=it'\''s'"
+        );
+    }
 }

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            // An interruption is the user's choice, not an error.
+            eprintln!("{}{e}", if e.kind == ecr_core::Kind::Interrupted { "" } else { "error: " });
             ExitCode::from(e.exit_code())
         }
     }

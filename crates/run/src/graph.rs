@@ -12,7 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::{Config, Layers};
-use crate::log::{JsonLog, Voice};
+use crate::interrupt::Interrupt;
+use crate::log::{JsonLog, Progress, Voice};
 use crate::rundir::RunDir;
 
 /// The settings that a run directory was begun with, for later commands on it.
@@ -32,6 +33,7 @@ pub struct Context {
     pub stream: Stream,
     /// Numbers of this stage for run.json.
     pub summary: serde_json::Map<String, Json>,
+    interrupt: Interrupt,
 }
 
 impl Context {
@@ -42,6 +44,20 @@ impl Context {
     /// A log of this run, cut to `len`.
     pub fn log(&self, name: &str, len: u64) -> Result<JsonLog> {
         JsonLog::open(&self.dir.log(name), len)
+    }
+    /// Progress of a loop that writes a checkpoint and ends with [`Context::stopped`] when [`Context::interrupted`].
+    pub fn progress(&self, what: &str, total: u64, done: u64) -> Progress {
+        Progress::new(self.voice, self.interrupt.steps(), what, total, done)
+    }
+    /// Whether the user asked the run to stop: finish this step, write a checkpoint, return [`Context::stopped`].
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.asked()
+    }
+    /// What ends an interrupted loop after its checkpoint: `done` of `total` steps of `what` are in it.
+    pub fn stopped(&self, what: &str, done: u64, total: u64) -> Error {
+        self.interrupt
+            .error(&format!("stopped in {what} after step {done} of {total}"))
+            .files(format!("a checkpoint after step {done} was written"))
     }
     /// Puts a number into run.json.
     pub fn note(&mut self, name: &str, value: impl Into<Json>) {
@@ -78,6 +94,8 @@ pub struct Plan {
     pub dry_run: bool,
     /// Continue on other kernels than run.json names.
     pub allow_other_kernels: bool,
+    /// How the user can stop the run.
+    pub interrupt: Interrupt,
 }
 
 /// Proof of a finished stage.
@@ -158,6 +176,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         engine,
         voice,
         summary: serde_json::Map::new(),
+        interrupt: plan.interrupt.clone(),
     };
     if !plan.dry_run {
         write_run_json(&cx, layers, stages)?;
@@ -191,6 +210,12 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             stale = true;
             cx.voice.say(&format!("{name}: would run"));
             continue;
+        }
+        if cx.interrupted() {
+            return Err(plan
+                .interrupt
+                .error(&format!("stopped before {name}"))
+                .files("every stage before it is complete"));
         }
         // Checkpoints belong to one configuration and one set of inputs.
         let key = io::blake3(format!("{settings}{inputs:?}").as_bytes());

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod graph;
+pub mod interrupt;
 pub mod lm;
 pub mod log;
 pub mod measure;

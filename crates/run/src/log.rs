@@ -9,6 +9,8 @@ use ecr_core::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::interrupt::Steps;
+
 /// How much a run says on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Voice {
@@ -60,11 +62,12 @@ pub struct Progress {
     started: Instant,
     said: Instant,
     quiet: bool,
+    _steps: Steps,
 }
 
 impl Progress {
-    /// A loop of `total` steps of which `done` are behind us.
-    pub fn new(voice: Voice, what: &str, total: u64, done: u64) -> Self {
+    /// A loop of `total` steps of which `done` are behind us; `steps` says that an interruption waits for it.
+    pub fn new(voice: Voice, steps: Steps, what: &str, total: u64, done: u64) -> Self {
         let bar = (!voice.quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total).with_position(done).with_message(what.to_string());
             let plain = std::env::var_os("NO_COLOR").is_some();
@@ -79,7 +82,16 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { bar, what: what.to_string(), total, done, started: now, said: now, quiet: voice.quiet }
+        Self {
+            bar,
+            what: what.to_string(),
+            total,
+            done,
+            started: now,
+            said: now,
+            quiet: voice.quiet,
+            _steps: steps,
+        }
     }
     /// One step further; `note` is shown now and then.
     pub fn tick(&mut self, note: &str) {

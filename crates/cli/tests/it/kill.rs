@@ -1,6 +1,7 @@
-//! `kill -9` anywhere, then the same command: the same bits.
+//! `kill -9` or an interruption anywhere, then the same command: the same bits.
 
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ecr_core::Stream;
@@ -87,5 +88,102 @@ fn a_kill_at_every_point_of_a_checkpoint_changes_no_bit() {
         let (code, _, err) = smoke(&dir, &[]);
         assert_eq!(code, 0, "{err}");
         assert_same(&calm, &files(&dir), point);
+    }
+}
+
+/// Sends a signal, as a terminal or a service manager would.
+fn send(child: &Child, signal: &str) {
+    let ok = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
+    assert!(ok.success(), "kill -{signal}");
+}
+
+/// Runs smoke in `dir`, sends `signal` after `moment`; exit code and stderr.
+fn interrupted(dir: &std::path::Path, moment: Duration, signal: &str) -> (i32, String) {
+    let path = dir.display().to_string();
+    let mut child = ecr(&["run", "smoke", "--quiet", "--out", &path])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(moment);
+    if child.try_wait().unwrap().is_none() {
+        send(&child, signal);
+    }
+    let out = child.wait_with_output().unwrap();
+    (out.status.code().unwrap_or(-1), String::from_utf8(out.stderr).unwrap())
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on_and_changes_no_bit() {
+    let s = Scratch::new("int");
+    let started = Instant::now();
+    assert_eq!(smoke(&s.join("calm"), &[]).0, 0);
+    let whole = started.elapsed();
+    let calm = files(&s.join("calm"));
+    let mut draws = Stream::new(12).child("interrupt").rng();
+    let (mut stops, mut in_loops, mut round) = (0, 0, 0);
+    while stops < 8 || in_loops < 2 {
+        let dir = s.join(&format!("int-{round}"));
+        for _ in 0..3 {
+            // Late enough for the handler to be there.
+            let moment = Duration::from_millis(40) + whole.mul_f64(0.6 * draws.uniform());
+            let (code, err) = interrupted(&dir, moment, if round % 2 == 0 { "INT" } else { "TERM" });
+            if code == 0 {
+                break;
+            }
+            assert_eq!(code, 130, "{err}");
+            assert!(err.contains("to continue: ") && err.contains("run smoke --quiet --out"), "{err}");
+            assert!(!err.contains("error:"), "{err}");
+            stops += 1;
+            if err.contains("a checkpoint after step") {
+                in_loops += 1;
+                let found = std::fs::read_dir(dir.join("checkpoints")).unwrap().count();
+                assert!(found > 0, "no checkpoint: {err}");
+            }
+        }
+        let (code, _, err) = smoke(&dir, &[]);
+        assert_eq!(code, 0, "{err}");
+        assert_same(&calm, &files(&dir), &format!("interrupted, round {round}"));
+        round += 1;
+        assert!(round < 30, "only {stops} interruptions, {in_loops} of them in a loop, in {round} rounds");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let s = Scratch::new("twice");
+    // A step of seconds: all texts in one batch, again and again.
+    let slow = [
+        "--set",
+        "emotion.max_texts=0",
+        "--set",
+        "emotion.batch_tokens=1000000",
+        "--set",
+        "emotion.epochs=400",
+    ];
+    for attempt in 0.. {
+        let path = s.join(&format!("run-{attempt}")).display().to_string();
+        let args = [&["run", "smoke", "--out", &path, "--threads", "1"], &slow[..]].concat();
+        let mut child = ecr(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("emotion: begins") {
+            line.clear();
+            assert!(err.read_line(&mut line).unwrap() > 0, "ended too early");
+        }
+        // Signals until one is answered by waiting for the step.
+        std::thread::sleep(Duration::from_millis(600));
+        send(&child, "INT");
+        line.clear();
+        err.read_line(&mut line).unwrap();
+        send(&child, "INT");
+        let mut rest = String::new();
+        err.read_to_string(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        // The step may have ended between the two.
+        if line.contains("once more") && !rest.contains("a checkpoint after step") {
+            return;
+        }
+        assert!(attempt < 10, "never stopped at once: {line}{rest}");
     }
 }

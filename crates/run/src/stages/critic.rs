@@ -13,7 +13,6 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::graph::{Context, Stage};
-use crate::log::Progress;
 use crate::rundir::RunDir;
 use crate::scorers::{Scorer, pack};
 
@@ -84,7 +83,7 @@ impl Stage for Critic {
         let total = plan.len() as u64;
         let every = (c.run.checkpoint_every * 20).max(total / 4).max(1);
         let adam = AdamW::default();
-        let mut progress = Progress::new(cx.voice, "critic", total, done);
+        let mut progress = cx.progress("critic", total, done);
         for step in done..total {
             let which = &plan[step as usize];
             let batch = pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>());
@@ -105,9 +104,13 @@ impl Stage for Critic {
                 1.0,
             )?;
             log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;
-            if (step + 1) % every == 0 && step + 1 < total {
+            let stop = cx.interrupted();
+            if (stop || (step + 1) % every == 0) && step + 1 < total {
                 let len = log.sync()?;
                 checkpoints.save(step + 1, &len, &[("encoder", &s.params), ("head", &s.head)])?;
+                if stop {
+                    return Err(cx.stopped("critic", step + 1, total));
+                }
             }
             progress.tick(&format!("loss {loss:.3}"));
         }

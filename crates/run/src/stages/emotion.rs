@@ -14,7 +14,6 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::graph::{Context, Stage};
-use crate::log::Progress;
 use crate::rewarding::SCORER_FILE;
 use crate::rundir::RunDir;
 use crate::scorers::{Scorer, pack};
@@ -115,7 +114,7 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
     let adam = AdamW::default();
     let total = plan.len() as u64;
     let every = (cx.config.run.checkpoint_every * 20).max(total / 4).max(1);
-    let mut progress = Progress::new(cx.voice, &format!("emotion/{name}"), total, done);
+    let mut progress = cx.progress(&format!("emotion/{name}"), total, done);
     for step in done..total {
         let which = &plan[step as usize];
         let batch = pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>());
@@ -135,9 +134,13 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
             1.0,
         )?;
         log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;
-        if (step + 1) % every == 0 && step + 1 < total {
+        let stop = cx.interrupted();
+        if (stop || (step + 1) % every == 0) && step + 1 < total {
             let len = log.sync()?;
             checkpoints.save(base + step + 1, &len, &[("encoder", &s.params), ("head", &s.head)])?;
+            if stop {
+                return Err(cx.stopped(&format!("emotion/{name}"), step + 1, total));
+            }
         }
         progress.tick(&format!("loss {loss:.3}"));
     }

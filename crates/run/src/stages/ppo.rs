@@ -21,7 +21,6 @@ use super::critic::CRITIC_FILE;
 use crate::config::Config;
 use crate::graph::{Context, Stage};
 use crate::lm::Lm;
-use crate::log::Progress;
 use crate::rewarding::{composite, reply};
 use crate::rundir::RunDir;
 use crate::scorers::Scorer;
@@ -128,7 +127,7 @@ impl Stage for Ppo {
         let mut policy = lm.policy();
         let mut log = cx.log("ppo.metrics.jsonl", state.log_len)?;
         let mut samples = cx.log("ppo.samples.jsonl", state.samples_len)?;
-        let mut progress = Progress::new(cx.voice, "ppo", c.ppo.steps, done);
+        let mut progress = cx.progress("ppo", c.ppo.steps, done);
         while done < c.ppo.steps {
             let which = choose(prompts.len(), c.ppo.batch_size, stream.child("prompts").at(done));
             let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
@@ -177,10 +176,14 @@ impl Stage for Ppo {
                 stats.metrics.get("objective/scores").unwrap_or(0.0),
                 stats.metrics.get("objective/kl").unwrap_or(0.0)
             ));
-            if done.is_multiple_of(c.run.checkpoint_every) && done < c.ppo.steps {
+            let stop = cx.interrupted();
+            if (stop || done.is_multiple_of(c.run.checkpoint_every)) && done < c.ppo.steps {
                 state.normaliser = sampler.reward.state().clone();
                 (state.log_len, state.samples_len) = (log.sync()?, samples.sync()?);
                 checkpoints.save(done + 1, &state, &[("student", &student), ("value", &head)])?;
+                if stop {
+                    return Err(cx.stopped("ppo", done, c.ppo.steps));
+                }
             }
         }
         drop(progress);

@@ -11,10 +11,11 @@ use ecr_models::Llama;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::graph::{Context, Stage};
 use crate::lm::Lm;
-use crate::log::{JsonLog, Progress};
+use crate::log::JsonLog;
 use crate::measure::{batches, mean_nll, nll};
 use crate::prompting::{Window, pack};
 use crate::rundir::RunDir;
@@ -24,10 +25,13 @@ pub(super) struct Sft;
 
 /// What a checkpoint holds besides parameters.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct State {
     /// Candidates and validation loss of the trials made.
     trials: Vec<(usize, f64)>,
-    /// Steps of the current trial or of training.
+    /// Steps of the trial under way.
+    trial_step: u64,
+    /// Steps of training.
     step: u64,
     cursor: Cursor,
     early: Option<EarlyStopping>,
@@ -72,10 +76,11 @@ impl Stage for Sft {
         };
         while options.len() > 1 && job.state.trials.len() < options.len() {
             let n = options[job.state.trials.len()];
-            let loss = job.trial(cx, &mut log, n)?;
+            let loss = job.trial(cx, &mut log, n, found.as_ref())?;
             job.state.trials.push((n, loss));
+            job.state.trial_step = 0;
             job.state.log_len = log.sync()?;
-            checkpoints.save(job.state.trials.len() as u64, &job.state, &[])?;
+            checkpoints.save(job.number(&c), &job.state, &[])?;
         }
         for (n, loss) in &job.state.trials {
             cx.note(&format!("trial_valid_nll_{n}_candidates"), *loss);
@@ -127,8 +132,19 @@ impl Job<'_> {
         self.world.windows(&self.world.prompting(&cx.config, self.lm, candidates), dialogues)
     }
 
+    /// Number of the checkpoint of the current state: steps of trials and training, in the order made.
+    fn number(&self, c: &Config) -> u64 {
+        self.state.trials.len() as u64 * c.sft.trial_steps + self.state.trial_step + self.state.step
+    }
+
     /// A short training with `candidates`; the validation loss at its end.
-    fn trial(&mut self, cx: &Context, log: &mut JsonLog, candidates: usize) -> Result<f64> {
+    fn trial(
+        &mut self,
+        cx: &Context,
+        log: &mut JsonLog,
+        candidates: usize,
+        found: Option<&Checkpoint>,
+    ) -> Result<f64> {
         let c = &cx.config;
         let stream = cx.stream.child("sft");
         let train = self.windows(cx, candidates, &self.train)?;
@@ -137,8 +153,17 @@ impl Job<'_> {
         let total = c.sft.trial_steps;
         let mut batch_plan = plan(&train, c.sft.batch_size, stream, 0);
         let mut cursor = Cursor::default();
-        let mut progress = Progress::new(cx.voice, &format!("sft trial {candidates}"), total, 0);
-        for step in 0..total {
+        let begun = self.state.trial_step;
+        if begun > 0
+            && let Some(f) = found
+        {
+            f.restore("policy", &mut params)?;
+            (0..begun).for_each(|_| cursor.advance(batch_plan.len()));
+            batch_plan = plan(&train, c.sft.batch_size, stream, cursor.epoch);
+        }
+        let name = format!("sft trial {candidates}");
+        let mut progress = cx.progress(&name, total, begun);
+        for step in begun..total {
             let lr =
                 c.sft.learning_rate * Schedule::Linear.factor(step, c.sft.warmup_steps.min(total / 4), total);
             let parts = micro_batches(&train, &batch_plan[cursor.batch], c.sft.micro_batch_tokens);
@@ -148,6 +173,15 @@ impl Job<'_> {
             cursor.advance(batch_plan.len());
             if cursor.epoch != epoch {
                 batch_plan = plan(&train, c.sft.batch_size, stream, cursor.epoch);
+            }
+            self.state.trial_step = step + 1;
+            let stop = cx.interrupted();
+            if (stop || (step + 1).is_multiple_of(c.run.checkpoint_every)) && step + 1 < total {
+                self.state.log_len = log.sync()?;
+                cx.checkpoints("sft").save(self.number(c), &self.state, &[("policy", &params)])?;
+                if stop {
+                    return Err(cx.stopped(&name, step + 1, total));
+                }
             }
             progress.tick(&format!("loss {:.3}", s.loss));
         }
@@ -160,7 +194,7 @@ impl Job<'_> {
         cx: &mut Context,
         log: &mut JsonLog,
         candidates: usize,
-        found: Option<&crate::checkpoint::Checkpoint>,
+        found: Option<&Checkpoint>,
     ) -> Result<(Params, f64)> {
         let c = cx.config.clone();
         let stream = cx.stream.child("sft");
@@ -171,7 +205,6 @@ impl Job<'_> {
         let mut params = self.lm.fresh(stream.child("init"));
         let mut best = params.frozen_copy();
         let checkpoints = cx.checkpoints("sft");
-        let trials = self.state.trials.len() as u64;
         if let Some(f) = found
             && self.state.step > 0
         {
@@ -182,7 +215,7 @@ impl Job<'_> {
         let mut batch_plan = plan(&train, c.sft.batch_size, stream, self.state.cursor.epoch);
         let by_epochs = c.sft.epochs.saturating_mul(batch_plan.len() as u64);
         let total = if c.sft.epochs > 0 { by_epochs.min(c.sft.max_steps) } else { c.sft.max_steps };
-        let mut progress = Progress::new(cx.voice, "sft", total, self.state.step);
+        let mut progress = cx.progress("sft", total, self.state.step);
         while self.state.step < total && !early.stop() {
             let step = self.state.step;
             let lr = c.sft.learning_rate * Schedule::Linear.factor(step, c.sft.warmup_steps, total);
@@ -208,11 +241,14 @@ impl Job<'_> {
                 }
             }
             log.write(&record)?;
-            if self.state.step.is_multiple_of(c.run.checkpoint_every) && self.state.step < total {
+            let stop = cx.interrupted();
+            if (stop || self.state.step.is_multiple_of(c.run.checkpoint_every)) && self.state.step < total {
                 self.state.log_len = log.sync()?;
                 self.state.early = Some(early.clone());
-                let number = trials + self.state.step;
-                checkpoints.save(number, &self.state, &[("policy", &params), ("best", &best)])?;
+                checkpoints.save(self.number(&c), &self.state, &[("policy", &params), ("best", &best)])?;
+                if stop {
+                    return Err(cx.stopped("sft", self.state.step, total));
+                }
             }
             progress.tick(&format!("loss {:.3}", s.loss));
         }
