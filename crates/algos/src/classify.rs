@@ -66,8 +66,39 @@ fn softmax(z: &[f64]) -> Vec<f64> {
     e.iter().map(|x| x / sum).collect()
 }
 
-/// One step of cross-entropy with soft `targets` `[S, C]` (a hard label is one-hot) and text `weights` `[S]`
-/// (class weights go here). The encoder learns too if its `params` are trainable. Returns the weighted mean loss.
+/// Texts of a batch with their labels; several make one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Labelled {
+    /// The texts.
+    pub batch: Packed,
+    /// Soft labels `[S, C]`; a hard label is one-hot.
+    pub targets: Vec<f32>,
+    /// Weight of each text `[S]`; class weights go here.
+    pub weights: Vec<f64>,
+}
+
+/// Cross-entropy of one text and its gradient, by focusing parameter `gamma`: `−Σ t_c (1 − p_c)^γ log p_c` (Lin et al.
+/// 2017, eq. 4); 0 is plain cross-entropy.
+fn focal(z: &[f64], t: &[f32], gamma: f64) -> (f64, Vec<f64>) {
+    let p = softmax(z);
+    // Log-softmax directly: a probability may underflow, its logarithm does not.
+    let top = z.iter().copied().fold(f64::MIN, f64::max);
+    let lse = top + z.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
+    let (mut loss, mut slopes) = (0.0, vec![0.0; z.len()]);
+    for c in (0..z.len()).filter(|&c| t[c] > 0.0) {
+        let (t, log_p, miss) = (f64::from(t[c]), z[c] - lse, (1.0 - p[c]).max(1e-12));
+        let focus = miss.powf(gamma);
+        loss -= t * focus * log_p;
+        // p · d/dp of −(1 − p)^γ log p.
+        slopes[c] = t * (gamma * p[c] * focus / miss * log_p - focus);
+    }
+    let sum: f64 = slopes.iter().sum();
+    (loss, slopes.iter().zip(&p).map(|(s, p)| s - p * sum).collect())
+}
+
+/// One step over `micro_batches`, which together are the batch: weights are normalised over all of them, so the
+/// gradient does not depend on how the batch was cut. Cross-entropy, or focal loss where `gamma` > 0. The
+/// encoder learns too if its `params` are trainable. Returns the weighted mean loss.
 ///
 /// # Errors
 /// [`Kind::Diverged`] for a non-finite loss or gradient (parameters are untouched).
@@ -75,52 +106,43 @@ pub fn classify_step(
     encoder: &mut dyn Encoder,
     params: &mut Params,
     head: &mut Params,
-    batch: &Packed,
-    targets: &[f32],
-    weights: &[f64],
+    micro_batches: &[Labelled],
+    gamma: f64,
     adam: &AdamW,
-    (lr, head_lr): (f64, f64),
+    rates: (f64, f64),
     max_grad_norm: f64,
 ) -> Result<f64> {
     let (width, classes, train) = (encoder.width(), head.tensor(1).len(), params.trainable());
-    let pooled = encoder.forward(params, batch, train)?.pooled;
-    let total: f64 = weights.iter().sum();
-    let (mut loss, mut d) = (0.0, Vec::with_capacity(targets.len()));
-    for (s, z) in logits(head, &pooled, width).chunks(classes).enumerate() {
-        let (p, t, w) = (softmax(z), &targets[s * classes..(s + 1) * classes], weights[s] / total);
-        let mass: f64 = t.iter().map(|&x| f64::from(x)).sum();
-        // Log-softmax directly: a probability may underflow, its logarithm does not.
-        let top = z.iter().copied().fold(f64::MIN, f64::max);
-        let lse = top + z.iter().map(|x| (x - top).exp()).sum::<f64>().ln();
-        for c in 0..classes {
-            let target = f64::from(t[c]);
-            if target > 0.0 {
-                loss -= w * target * (z[c] - lse);
-            }
-            d.push(w * (p[c] * mass - target));
+    let total: f64 = micro_batches.iter().flat_map(|b| &b.weights).sum();
+    head.zero_grad();
+    params.zero_grad();
+    let mut loss = 0.0;
+    for b in micro_batches {
+        let pooled = encoder.forward(params, &b.batch, train)?.pooled;
+        let mut d = Vec::with_capacity(b.targets.len());
+        for (s, z) in logits(head, &pooled, width).chunks(classes).enumerate() {
+            let (l, dz) = focal(z, &b.targets[s * classes..(s + 1) * classes], gamma);
+            let w = b.weights[s] / total;
+            loss += w * l;
+            d.extend(dz.into_iter().map(|x| w * x));
+        }
+        let d_pooled = backward(head, &pooled, width, &d);
+        if train {
+            encoder.backward(params, &[], &d_pooled)?;
         }
     }
-    step(encoder, params, head, &pooled, &d, loss, adam, (lr, head_lr), max_grad_norm)
+    finish(params, head, loss, adam, rates, max_grad_norm)
 }
 
-/// Backward pass and optimiser step shared by classifier and critic.
-pub(crate) fn step(
-    encoder: &mut dyn Encoder,
+/// Optimiser step on gradients that are there, shared by classifier and critic.
+pub(crate) fn finish(
     params: &mut Params,
     head: &mut Params,
-    pooled: &[f32],
-    d: &[f64],
     loss: f64,
     adam: &AdamW,
     (lr, head_lr): (f64, f64),
     max_grad_norm: f64,
 ) -> Result<f64> {
-    head.zero_grad();
-    params.zero_grad();
-    let d_pooled = backward(head, pooled, encoder.width(), d);
-    if params.trainable() {
-        encoder.backward(params, &[], &d_pooled)?;
-    }
     if !(loss + grad_norm(head) + grad_norm(params)).is_finite() {
         return Err(Error::new(Kind::Diverged, "train a head on the encoder")
             .expected("finite loss and gradient")
@@ -134,6 +156,19 @@ pub(crate) fn step(
         adam.step(params, lr);
     }
     Ok(loss)
+}
+
+/// Weight of each text `[S]` that makes every class that occurs count alike in sum (inverse frequency, mean 1 over the
+/// texts); `targets` is `[S, C]`.
+pub fn inverse_frequency(targets: &[f32], classes: usize) -> Vec<f64> {
+    let mut mass = vec![0.0; classes];
+    for t in targets.chunks(classes) {
+        (0..classes).for_each(|c| mass[c] += f64::from(t[c]));
+    }
+    let (total, present) = (mass.iter().sum::<f64>(), mass.iter().filter(|&&m| m > 0.0).count());
+    let weight = |c: usize| total / (present as f64 * mass[c]);
+    let text = |t: &[f32]| (0..classes).filter(|&c| t[c] > 0.0).map(|c| f64::from(t[c]) * weight(c)).sum();
+    targets.chunks(classes).map(text).collect()
 }
 
 /// Counts `[label][prediction]` of hard labels.

@@ -1,5 +1,6 @@
 //! Learning algorithms as pure functions over the seams of `ecr_core`: no model, no file, no clock.
 
+pub mod agreement;
 pub mod classify;
 pub mod critic;
 pub mod losses;

@@ -202,6 +202,12 @@ impl Layers {
         if !["demo", "redial"].contains(&c.data.source.as_str()) {
             return fail("data.source", "\"demo\" or \"redial\"");
         }
+        if !["none", "inverse"].contains(&c.emotion.class_weights.as_str()) {
+            return fail("emotion.class_weights", "\"none\" or \"inverse\"");
+        }
+        if !(c.emotion.focal_gamma >= 0.0 && c.emotion.focal_gamma.is_finite()) {
+            return fail("emotion.focal_gamma", "a number of at least 0");
+        }
         if c.sft.candidates != "auto" && c.sft.candidates.parse::<usize>().is_err() {
             return fail("sft.candidates", "\"auto\" or a number in quotes");
         }

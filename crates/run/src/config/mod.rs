@@ -154,10 +154,16 @@ section! {
         learning_rate: f64 = 1e-3,
         /// Tokens a batch.
         batch_tokens: usize = 768,
+        /// Tokens of one forward pass; does not change results.
+        micro_batch_tokens: usize = 4096,
         /// Passes over the data.
         epochs: u64 = 3,
         /// Most training texts of each scorer; 0 = all.
         max_texts: usize = 0,
+        /// `none`, or `inverse`: classes count alike, however often they occur.
+        class_weights: String = "none".into(),
+        /// Focusing parameter of the focal loss; 0 = cross-entropy.
+        focal_gamma: f64 = 0.0,
     }
 }
 section! {
@@ -167,6 +173,8 @@ section! {
         learning_rate: f64 = 1e-3,
         /// Rows a step.
         batch_size: usize = 16,
+        /// Tokens of one forward pass; does not change results.
+        micro_batch_tokens: usize = 4096,
         /// Passes over the data.
         epochs: u64 = 2,
         /// Most training rows; 0 = all.

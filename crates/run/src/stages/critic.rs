@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ecr_algos::critic::{Pair, critic_step, head_metrics};
+use ecr_algos::critic::{Batch, Objective, Pair, Target, critic_step, head_metrics};
 use ecr_algos::sft;
 use ecr_core::optim::{AdamW, Schedule};
 use ecr_core::{Error, Result, io};
@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::graph::{Context, Stage};
+use crate::measure::batches;
 use crate::rundir::RunDir;
 use crate::scorers::{Scorer, pack};
 
@@ -86,19 +87,20 @@ impl Stage for Critic {
         let mut progress = cx.progress("critic", total, done);
         for step in done..total {
             let which = &plan[step as usize];
-            let batch = pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>());
+            let part: Vec<Vec<u32>> = which.iter().map(|&i| inputs[i].clone()).collect();
+            let lengths: Vec<usize> = part.iter().map(Vec::len).collect();
+            let micro_batches: Vec<_> =
+                batches(&lengths, c.critic.micro_batch_tokens).into_iter().map(|r| pack(&part[r])).collect();
             let part: Vec<&CriticRow> = which.iter().map(|&i| &rows[i]).collect();
-            let targets: Vec<Option<f64>> = part.iter().flat_map(|r| targets(r, &names)).collect();
+            let targets: Vec<Option<Target>> = part.iter().flat_map(|r| targets(r, &names)).collect();
             let pairs = pairs(&part, &names);
             let lr = c.critic.learning_rate * Schedule::Linear.factor(step, total / 10, total);
             let loss = critic_step(
                 &mut s.bert,
                 &mut s.params,
                 &mut s.head,
-                &batch,
-                &targets,
-                &pairs,
-                c.critic.rank_weight,
+                &Batch { micro_batches: &micro_batches, targets: &targets, pairs: &pairs },
+                &Objective { rank_coef: c.critic.rank_weight, huber: None },
                 &adam,
                 (lr, 5.0 * lr),
                 1.0,
@@ -167,8 +169,8 @@ fn take(cx: &mut Context, path: &str) -> Result<()> {
     Ok(())
 }
 
-fn targets(r: &CriticRow, names: &[String]) -> Vec<Option<f64>> {
-    names.iter().map(|n| r.scores.get(n).map(|s| s.score)).collect()
+fn targets(r: &CriticRow, names: &[String]) -> Vec<Option<Target>> {
+    names.iter().map(|n| r.scores.get(n).map(|s| Target { value: s.score, weight: 1.0 })).collect()
 }
 
 /// Pairs of one batch whose order is known: same conversation and source, different scores.
@@ -180,7 +182,7 @@ fn pairs(rows: &[&CriticRow], names: &[String]) -> Vec<Pair> {
                 let (Some(x), Some(y)) = (a.scores.get(name), b.scores.get(name)) else { continue };
                 if x.source == y.source && x.score != y.score {
                     let (better, worse) = if x.score > y.score { (i, j) } else { (j, i) };
-                    out.push(Pair { better, worse, head });
+                    out.push(Pair { better, worse, head, weight: 1.0 });
                 }
             }
         }

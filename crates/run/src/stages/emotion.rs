@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::graph::{Context, Stage};
+use crate::measure::batches;
 use crate::rewarding::SCORER_FILE;
 use crate::rundir::RunDir;
 use crate::scorers::{Scorer, pack};
@@ -93,6 +94,13 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
     let mut s = Scorer::fresh(&c, &cx.dir, cx.engine, outputs, stream.child("init"))?;
     s.params.make_trainable();
     let inputs = rows.iter().map(|r| s.encode(&r.text)).collect::<Result<Vec<_>>>()?;
+    let weights = match c.emotion.class_weights.as_str() {
+        "inverse" => classify::inverse_frequency(
+            &rows.iter().flat_map(|r| r.target).collect::<Vec<f32>>(),
+            EMOTIONS.len(),
+        ),
+        _ => vec![1.0; rows.len()],
+    };
     let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
     let plan: Vec<Vec<usize>> = (0..c.emotion.epochs)
         .flat_map(|e| sft::epoch_batches(&lengths, c.emotion.batch_tokens, stream, e))
@@ -117,18 +125,24 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
     let mut progress = cx.progress(&format!("emotion/{name}"), total, done);
     for step in done..total {
         let which = &plan[step as usize];
-        let batch = pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>());
-        let targets: Vec<f32> = which.iter().flat_map(|&i| rows[i].target).collect();
+        let lengths: Vec<usize> = which.iter().map(|&i| inputs[i].len()).collect();
+        let part = |range: std::ops::Range<usize>| {
+            let which = &which[range];
+            classify::Labelled {
+                batch: pack(&which.iter().map(|&i| inputs[i].clone()).collect::<Vec<_>>()),
+                targets: which.iter().flat_map(|&i| rows[i].target).collect(),
+                weights: which.iter().map(|&i| weights[i]).collect(),
+            }
+        };
+        let parts: Vec<_> = batches(&lengths, c.emotion.micro_batch_tokens).into_iter().map(part).collect();
         let lr = c.emotion.learning_rate * Schedule::Linear.factor(step, total / 10, total);
         let rates = (lr, 5.0 * lr);
-        let weights = vec![1.0; which.len()];
         let loss = classify::classify_step(
             &mut s.bert,
             &mut s.params,
             &mut s.head,
-            &batch,
-            &targets,
-            &weights,
+            &parts,
+            c.emotion.focal_gamma,
             &adam,
             rates,
             1.0,
