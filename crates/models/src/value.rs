@@ -1,4 +1,6 @@
-//! A value head on a frozen trunk: `V(s) = w₂·tanh(W₁·h(s) + b₁) + b₂`, `h(s)` the trunk's final state before the token.
+//! A value head on a frozen trunk: `V(s) = w₂·tanh(W₁·x(s) + b₁) + b₂`, `x = (h − mean)·scale`, `h(s)` the trunk's final
+//! state before the token. A trained trunk has a few dimensions that are many times larger than the others; without
+//! standardisation they drown the rest. Mean and scale are measured once ([`TrunkValue::standardise`]) and then fixed.
 //!
 //! Legend: `N` scored tokens, `D` trunk width, `M` hidden units. The trunk is a Llama under parameters that do not
 //! move (the reference's), so states are computed once a sequence and kept: PPO's epochs pay for the head alone.
@@ -14,6 +16,10 @@ use crate::ops::linear::{Grads, Linear, Scratch};
 
 /// Tokens that one trunk pass takes at most.
 const BUDGET: usize = 2048;
+
+/// Places of the input's mean and scale in the layout.
+const MEAN: usize = 4;
+const SCALE: usize = 5;
 
 /// The head over a frozen trunk.
 pub struct TrunkValue {
@@ -43,6 +49,9 @@ impl TrunkValue {
         l.push("value_head.hidden.bias", &[self.hidden], false);
         l.push("value_head.out.weight", &[1, self.hidden], true);
         l.push("value_head.out.bias", &[1], false);
+        // No gradient ever reaches these two.
+        l.push("value_head.input.mean", &[self.trunk.config().hidden_size], false);
+        l.push("value_head.input.scale", &[self.trunk.config().hidden_size], false);
         l
     }
     /// Fresh head parameters: it begins at `V = 0` everywhere.
@@ -52,7 +61,24 @@ impl TrunkValue {
         let mut draws = stream.rng();
         let range = p.layout.tensors[0].range();
         p.data[range].iter_mut().for_each(|w| *w = (std * draws.normal()) as f32);
+        let scale = p.layout.tensors[SCALE].range();
+        p.data[scale].fill(1.0);
         p
+    }
+    /// Sets the input's mean and scale of `params` from the states at the scored tokens of `batch`.
+    pub fn standardise(&mut self, params: &mut Params, batch: &Packed) -> Result<()> {
+        let states = self.features(batch)?;
+        let d = self.trunk.config().hidden_size;
+        let n = (states.len() / d).max(1) as f64;
+        let (mean, scale) = (params.layout.tensors[MEAN].range(), params.layout.tensors[SCALE].range());
+        for j in 0..d {
+            let column = || states.iter().skip(j).step_by(d).map(|&x| f64::from(x));
+            let m = column().sum::<f64>() / n;
+            let var = column().map(|x| (x - m).powi(2)).sum::<f64>() / n;
+            params.data[mean.start + j] = m as f32;
+            params.data[scale.start + j] = (1.0 / (var + 1e-6).sqrt()) as f32;
+        }
+        Ok(())
     }
     /// Drops the stored states; call between updates, when the sequences change.
     pub fn forget(&mut self) {
@@ -106,7 +132,11 @@ fn maps<'a>(p: &'a Params) -> [Linear<'a>; 2] {
 
 impl Value for TrunkValue {
     fn forward(&mut self, params: &Params, batch: &Packed, keep: bool) -> Result<Vec<f32>> {
-        let states = self.features(batch)?;
+        let mut states = self.features(batch)?;
+        let (mean, scale) = (params.tensor(MEAN), params.tensor(SCALE));
+        for row in states.chunks_mut(mean.len()) {
+            row.iter_mut().zip(mean.iter().zip(scale)).for_each(|(x, (m, s))| *x = (*x - m) * s);
+        }
         let (n, e) = (batch.n_scored(), self.engine());
         let [first, second] = maps(params);
         let mut activations = vec![0.0; n * self.hidden];
@@ -128,7 +158,8 @@ impl Value for TrunkValue {
         let mut grad = std::mem::take(&mut params.grad);
         let [first, second] = maps(params);
         let (head, tail) = grad.split_at_mut(layout.tensors[2].offset);
-        let (w2, b2) = tail.split_at_mut(layout.tensors[2].len());
+        let (w2, tail) = tail.split_at_mut(layout.tensors[2].len());
+        let b2 = &mut tail[..1];
         let (w1, b1) = head.split_at_mut(layout.tensors[0].len());
         let mut da = vec![0.0; n * self.hidden];
         let g = Grads { w: Some(w2), bias: Some(b2), adapter: None };
@@ -189,7 +220,7 @@ mod tests {
         let first = v.forward(&p, &b, true).unwrap();
         let d: Vec<f32> = (0..first.len()).map(|i| i as f32 - 1.5).collect();
         v.backward(&mut p, &d).unwrap();
-        for t in p.layout.clone().tensors.iter() {
+        for t in p.layout.clone().tensors.iter().take(MEAN) {
             let i = t.offset + t.len() / 2;
             let at = |v: &mut TrunkValue, p: &mut Params, h: f32| {
                 let x = p.data[i];
@@ -203,6 +234,29 @@ mod tests {
         }
         v.forget();
         assert_eq!(v.forward(&p, &b, false).unwrap(), first);
+    }
+
+    #[test]
+    fn standardised_states_have_mean_zero_and_variance_one() {
+        let mut v = value();
+        let mut p = v.fresh(Stream::new(2));
+        p.make_trainable();
+        let mut b = Packed::new();
+        b.push_response(&[1, 2], &[3, 4, 5, 6, 7, 8]);
+        b.push_response(&[7], &[8, 9, 1]);
+        v.standardise(&mut p, &b).unwrap();
+        v.forward(&p, &b, true).unwrap();
+        let states = v.kept.as_ref().unwrap().states.clone();
+        for j in 0..16 {
+            let column: Vec<f32> = states.iter().skip(j).step_by(16).copied().collect();
+            let mean = column.iter().sum::<f32>() / 9.0;
+            let var = column.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 9.0;
+            assert!(mean.abs() < 1e-4 && (var - 1.0).abs() < 1e-2, "{mean} {var}");
+        }
+        // Neither is trained.
+        v.backward(&mut p, &[1.0; 9]).unwrap();
+        let fixed = p.layout.tensors[MEAN].offset;
+        assert!(p.grad[fixed..].iter().all(|g| *g == 0.0) && p.grad[..fixed].iter().any(|g| *g != 0.0));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod measure;
 pub mod prompting;
 pub mod rewarding;
 pub mod rundir;
+pub mod sampler;
 pub mod scorers;
 pub mod stages;
 pub mod world;

@@ -219,6 +219,9 @@ section! {
         max_candidates: usize = 4,
         /// Steps of each trial of `auto`.
         trial_steps: u64 = 40,
+        /// Validation prompts that each trial answers; the trial with the higher mean reward (raw components, weighed)
+        /// is chosen. 0 = by validation loss instead.
+        trial_replies: usize = 0,
     }
 }
 section! {

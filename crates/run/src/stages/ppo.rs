@@ -7,13 +7,12 @@ use ecr_algos::ppo::{PpoState, Rollout, ppo_step};
 use ecr_algos::sft::epoch_batches;
 use ecr_algos::value_fit::{ScoreMap, ValueExample, held_out_explained_variance, value_fit_step};
 use ecr_core::optim::AdamW;
-use ecr_core::seam::{Completion, Decoding, Generator};
-use ecr_core::{Params, Result, Stream, io};
+use ecr_core::seam::Decoding;
+use ecr_core::{Packed, Params, Result, Stream, io};
 use ecr_data::records::Example;
 use ecr_data::redial::Split;
-use ecr_models::generate::LlamaGenerator;
 use ecr_models::value::TrunkValue;
-use ecr_rewards::composite::{Breakdown, Composite, Mode, NormaliserState};
+use ecr_rewards::composite::{Mode, NormaliserState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -21,8 +20,9 @@ use super::critic::CRITIC_FILE;
 use crate::config::Config;
 use crate::graph::{Context, Stage};
 use crate::lm::Lm;
-use crate::rewarding::{composite, reply};
+use crate::rewarding::composite;
 use crate::rundir::RunDir;
+use crate::sampler::{Sampler, choose};
 use crate::scorers::Scorer;
 use crate::world::{Choices, World};
 
@@ -203,80 +203,6 @@ impl Stage for Ppo {
     }
 }
 
-/// Draws replies and scores them.
-struct Sampler<'a> {
-    lm: &'a Lm,
-    generator: LlamaGenerator,
-    decoding: Decoding<'static>,
-    reward: Composite,
-}
-
-/// Replies with their rewards.
-struct Batch {
-    rollouts: Vec<Rollout>,
-    texts: Vec<String>,
-    breakdowns: Vec<Breakdown>,
-}
-
-/// `n` prompts of `total`, seeded.
-fn choose(total: usize, n: usize, stream: Stream) -> Vec<usize> {
-    let mut draws = stream.rng();
-    (0..n).map(|_| draws.below(total)).collect()
-}
-
-impl Sampler<'_> {
-    fn sample(
-        &mut self,
-        params: &Params,
-        prompts: &[(Example, Vec<u32>)],
-        which: &[usize],
-        stream: Stream,
-    ) -> Result<Batch> {
-        let tokens: Vec<Vec<u32>> = which.iter().map(|&i| prompts[i].1.clone()).collect();
-        let streams: Vec<Stream> = (0..which.len()).map(|i| stream.at(i as u64)).collect();
-        let done: Vec<Completion> = self.generator.generate(params, &tokens, self.decoding, &streams)?;
-        let texts = done.iter().map(|d| self.lm.text(&d.tokens)).collect::<Result<Vec<_>>>()?;
-        let replies: Vec<_> = which
-            .iter()
-            .zip(&texts)
-            .zip(&done)
-            .map(|((&i, text), d)| reply(&prompts[i].0, text, d.finished, d.tokens.len()))
-            .collect();
-        let breakdowns = self.reward.score(&replies)?;
-        let rollouts = done
-            .into_iter()
-            .zip(tokens)
-            .zip(&breakdowns)
-            .map(|((d, prompt), b)| Rollout {
-                prompt,
-                response: d.tokens,
-                finished: d.finished,
-                score: b.total,
-            })
-            .collect();
-        Ok(Batch { rollouts, texts, breakdowns })
-    }
-}
-
-impl Batch {
-    /// Means of each component, raw, normalised and weighted, over the replies to which it applies.
-    fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
-        let mean = |xs: Vec<f64>| {
-            if xs.is_empty() { Json::Null } else { json!(xs.iter().sum::<f64>() / xs.len() as f64) }
-        };
-        for (name, _) in reward.weights() {
-            let part = |f: &dyn Fn(&ecr_rewards::composite::Part) -> Option<f64>| -> Json {
-                mean(self.breakdowns.iter().filter_map(|b| b.part(name).and_then(f)).collect())
-            };
-            record.insert(format!("rewards/{name}/raw"), part(&|p| p.raw));
-            record.insert(format!("rewards/{name}/normalised"), part(&|p| p.normalised));
-            record.insert(format!("rewards/{name}/weighted"), part(&|p| p.weighted));
-        }
-        let unique: std::collections::BTreeSet<&String> = self.texts.iter().collect();
-        record.insert("unique_responses".into(), json!(unique.len() as f64 / self.texts.len().max(1) as f64));
-    }
-}
-
 /// Fits the value head on baseline rollouts; explained variance on held-out ones for zero, critic-only and both.
 fn warm_start(
     cx: &Context,
@@ -332,6 +258,9 @@ fn warm_start(
         }
         Ok(())
     };
+    let mut seen = Packed::new();
+    batch.rollouts[..split].iter().for_each(|r| seen.push_response(&r.prompt, &r.response));
+    value.standardise(head, &seen)?;
     let zero = held_out_explained_variance(value, head, &truth, &held, gamma)?;
     fit(value, head, &by_critic, "critic")?;
     let critic_only = held_out_explained_variance(value, head, &truth, &held, gamma)?;

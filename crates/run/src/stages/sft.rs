@@ -1,13 +1,16 @@
 //! `sft`: the supervised baseline (weak teacher). Loss on every recommender turn, early stopping by validation
-//! loss; whether the prompt lists the recommender's candidates is chosen on validation.
+//! loss; whether the prompt lists the recommender's candidates is chosen on validation, by loss or by the reward of
+//! sampled replies (a list costs likelihood, since people seldom name its films, and yet lets a small model name any).
 
 use std::path::PathBuf;
 
 use ecr_algos::sft::{Cursor, EarlyStopping, epoch_batches, sft_step};
 use ecr_core::optim::{AdamW, Schedule};
+use ecr_core::seam::Decoding;
 use ecr_core::{Packed, Params, Result, Stream};
 use ecr_data::redial::{Dialogue, Split};
 use ecr_models::Llama;
+use ecr_rewards::composite::Mode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -18,7 +21,9 @@ use crate::lm::Lm;
 use crate::log::JsonLog;
 use crate::measure::{batches, mean_nll, nll};
 use crate::prompting::{Window, pack};
+use crate::rewarding::composite;
 use crate::rundir::RunDir;
+use crate::sampler::{Sampler, choose};
 use crate::world::{Choices, World};
 
 pub(super) struct Sft;
@@ -27,8 +32,8 @@ pub(super) struct Sft;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct State {
-    /// Candidates and validation loss of the trials made.
-    trials: Vec<(usize, f64)>,
+    /// Trials made.
+    trials: Vec<Trial>,
     /// Steps of the trial under way.
     trial_step: u64,
     /// Steps of training.
@@ -38,16 +43,41 @@ struct State {
     log_len: u64,
 }
 
+/// What a trial came to on validation.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Trial {
+    candidates: usize,
+    nll: f64,
+    /// Mean raw reward of sampled replies, where that chooses.
+    reward: Option<f64>,
+}
+
+impl Trial {
+    /// Lower is better.
+    fn cost(&self) -> f64 {
+        self.reward.map_or(self.nll, |r| -r)
+    }
+}
+
+/// Whether trials are compared by reward.
+fn by_reward(c: &Config) -> bool {
+    c.sft.trial_replies > 0 && c.sft.candidates.parse::<usize>().is_err()
+}
+
 impl Stage for Sft {
     fn name(&self) -> &'static str {
         "sft"
     }
     fn settings(&self, c: &Config) -> Json {
-        json!([c.sft, c.policy, c.lora, c.eval.max_new, c.run.seed, c.run.precision])
+        let reward = by_reward(c).then_some((&c.reward, c.ppo.temperature));
+        json!([c.sft, c.policy, c.lora, c.eval.max_new, c.run.seed, c.run.precision, reward])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
         files.push(dir.data().join("processed"));
+        if by_reward(c) {
+            files.push(dir.emotion("train"));
+        }
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -76,16 +106,19 @@ impl Stage for Sft {
         };
         while options.len() > 1 && job.state.trials.len() < options.len() {
             let n = options[job.state.trials.len()];
-            let loss = job.trial(cx, &mut log, n, found.as_ref())?;
-            job.state.trials.push((n, loss));
+            let trial = job.trial(cx, &mut log, n, found.as_ref())?;
+            job.state.trials.push(trial);
             job.state.trial_step = 0;
             job.state.log_len = log.sync()?;
             checkpoints.save(job.number(&c), &job.state, &[])?;
         }
-        for (n, loss) in &job.state.trials {
-            cx.note(&format!("trial_valid_nll_{n}_candidates"), *loss);
+        for t in &job.state.trials {
+            cx.note(&format!("trial_valid_nll_{}_candidates", t.candidates), t.nll);
+            if let Some(reward) = t.reward {
+                cx.note(&format!("trial_valid_reward_{}_candidates", t.candidates), reward);
+            }
         }
-        let best = job.state.trials.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|t| t.0);
+        let best = job.state.trials.iter().min_by(|a, b| a.cost().total_cmp(&b.cost())).map(|t| t.candidates);
         let candidates = best.unwrap_or(options[0]);
         cx.note("candidates", candidates);
 
@@ -137,14 +170,14 @@ impl Job<'_> {
         self.state.trials.len() as u64 * c.sft.trial_steps + self.state.trial_step + self.state.step
     }
 
-    /// A short training with `candidates`; the validation loss at its end.
+    /// A short training with `candidates`, and what it comes to on validation.
     fn trial(
         &mut self,
         cx: &Context,
         log: &mut JsonLog,
         candidates: usize,
         found: Option<&Checkpoint>,
-    ) -> Result<f64> {
+    ) -> Result<Trial> {
         let c = &cx.config;
         let stream = cx.stream.child("sft");
         let train = self.windows(cx, candidates, &self.train)?;
@@ -185,7 +218,27 @@ impl Job<'_> {
             }
             progress.tick(&format!("loss {:.3}", s.loss));
         }
-        Ok(mean_nll(&nll(&mut self.policy, &params, &valid, c.sft.micro_batch_tokens)?))
+        drop(progress);
+        let loss = mean_nll(&nll(&mut self.policy, &params, &valid, c.sft.micro_batch_tokens)?);
+        let reward = if by_reward(c) { Some(self.reward(cx, candidates, &params)?) } else { None };
+        Ok(Trial { candidates, nll: loss, reward })
+    }
+
+    /// Mean raw reward of replies to seeded validation prompts, the same for every trial.
+    fn reward(&self, cx: &Context, candidates: usize, params: &Params) -> Result<f64> {
+        let c = &cx.config;
+        let prompting = self.world.prompting(c, self.lm, candidates);
+        let prompts = self.world.prompts(&prompting, &self.world.dialogues(Split::Valid, 0)?)?;
+        let stream = cx.stream.child("sft").child("trial replies");
+        let which = choose(prompts.len(), c.sft.trial_replies, stream.child("prompts"));
+        let mut sampler = Sampler {
+            lm: self.lm,
+            generator: self.lm.generator(c.eval.batch)?,
+            decoding: Decoding { temperature: c.ppo.temperature as f32, ..Decoding::plain(c.eval.max_new) },
+            reward: composite(cx, self.world, Mode::None)?,
+        };
+        let batch = sampler.sample(params, &prompts, &which, stream.child("rollout"))?;
+        Ok(batch.rollouts.iter().map(|r| r.score).sum::<f64>() / which.len() as f64)
     }
 
     /// Trains to the end or to early stopping; the best parameters and their validation loss.

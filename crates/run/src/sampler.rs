@@ -1,0 +1,94 @@
+//! Replies of a policy to prompts, scored: what PPO learns from and what the choice of a prompt's form looks at.
+
+use ecr_algos::ppo::Rollout;
+use ecr_core::seam::{Completion, Decoding, Generator};
+use ecr_core::{Params, Result, Stream};
+use ecr_data::records::Example;
+use ecr_models::generate::LlamaGenerator;
+use ecr_rewards::composite::{Breakdown, Composite};
+use serde_json::{Value as Json, json};
+
+use crate::lm::Lm;
+use crate::rewarding::reply;
+
+/// Draws replies and scores them.
+pub struct Sampler<'a> {
+    /// The language model.
+    pub lm: &'a Lm,
+    /// Its decoder.
+    pub generator: LlamaGenerator,
+    /// How replies are drawn.
+    pub decoding: Decoding<'static>,
+    /// What scores them.
+    pub reward: Composite,
+}
+
+/// Replies with their rewards.
+pub struct Batch {
+    /// Prompts, responses and total rewards.
+    pub rollouts: Vec<Rollout>,
+    /// Replies as text.
+    pub texts: Vec<String>,
+    /// Rewards in parts.
+    pub breakdowns: Vec<Breakdown>,
+}
+
+/// `n` prompts of `total`, seeded.
+pub fn choose(total: usize, n: usize, stream: Stream) -> Vec<usize> {
+    let mut draws = stream.rng();
+    (0..n).map(|_| draws.below(total)).collect()
+}
+
+impl Sampler<'_> {
+    /// One reply to each of `which` prompts; `stream` names the draws.
+    pub fn sample(
+        &mut self,
+        params: &Params,
+        prompts: &[(Example, Vec<u32>)],
+        which: &[usize],
+        stream: Stream,
+    ) -> Result<Batch> {
+        let tokens: Vec<Vec<u32>> = which.iter().map(|&i| prompts[i].1.clone()).collect();
+        let streams: Vec<Stream> = (0..which.len()).map(|i| stream.at(i as u64)).collect();
+        let done: Vec<Completion> = self.generator.generate(params, &tokens, self.decoding, &streams)?;
+        let texts = done.iter().map(|d| self.lm.text(&d.tokens)).collect::<Result<Vec<_>>>()?;
+        let replies: Vec<_> = which
+            .iter()
+            .zip(&texts)
+            .zip(&done)
+            .map(|((&i, text), d)| reply(&prompts[i].0, text, d.finished, d.tokens.len()))
+            .collect();
+        let breakdowns = self.reward.score(&replies)?;
+        let rollouts = done
+            .into_iter()
+            .zip(tokens)
+            .zip(&breakdowns)
+            .map(|((d, prompt), b)| Rollout {
+                prompt,
+                response: d.tokens,
+                finished: d.finished,
+                score: b.total,
+            })
+            .collect();
+        Ok(Batch { rollouts, texts, breakdowns })
+    }
+}
+
+impl Batch {
+    /// Means of each component, raw, normalised and weighted, over the replies to which it applies.
+    pub fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
+        let mean = |xs: Vec<f64>| {
+            if xs.is_empty() { Json::Null } else { json!(xs.iter().sum::<f64>() / xs.len() as f64) }
+        };
+        for (name, _) in reward.weights() {
+            let part = |f: &dyn Fn(&ecr_rewards::composite::Part) -> Option<f64>| -> Json {
+                mean(self.breakdowns.iter().filter_map(|b| b.part(name).and_then(f)).collect())
+            };
+            record.insert(format!("rewards/{name}/raw"), part(&|p| p.raw));
+            record.insert(format!("rewards/{name}/normalised"), part(&|p| p.normalised));
+            record.insert(format!("rewards/{name}/weighted"), part(&|p| p.weighted));
+        }
+        let unique: std::collections::BTreeSet<&String> = self.texts.iter().collect();
+        record.insert("unique_responses".into(), json!(unique.len() as f64 / self.texts.len().max(1) as f64));
+    }
+}
