@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Eval(Stage),
     /// Compare the two models of a run, or two files of replies
     Compare(Compare),
+    /// Audit and explain rewards
+    #[command(subcommand)]
+    Reward(crate::reward::Reward),
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),

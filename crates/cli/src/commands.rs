@@ -16,7 +16,7 @@ use crate::args::{Cli, Command, Compare, Config, Data, Run, Settings, Stage, Tra
 use crate::guide::Guide;
 
 /// Writes to stdout; a closed pipe is the reader's choice, not an error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{}", text.trim_end());
 }
@@ -32,12 +32,13 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Train(Train::Ppo(s)) => stage("ppo", s, guide),
         Command::Eval(s) => stage("eval", s, guide),
         Command::Compare(c) => compare(c, guide),
+        Command::Reward(r) => crate::reward::execute(r, guide),
         Command::Config(c) => config(c, guide),
     }
 }
 
 /// Lays a preset or a file over what is there.
-fn lay(layers: &mut Layers, what: &str) -> Result<()> {
+pub(crate) fn lay(layers: &mut Layers, what: &str) -> Result<()> {
     let path = Path::new(what);
     if path.is_file() {
         return layers.file(path);
@@ -63,7 +64,7 @@ fn layers(first: Option<&str>, settings: &Settings, guide: &Guide) -> Result<Lay
 }
 
 /// `--set` and flags.
-fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result<()> {
+pub(crate) fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result<()> {
     settings.set.iter().try_for_each(|s| l.set(s))?;
     for (flag, key, value) in &guide.set {
         l.flag(flag, key, value)?;

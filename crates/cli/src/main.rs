@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod guide;
+mod reward;
 
 use std::process::ExitCode;
 

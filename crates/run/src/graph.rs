@@ -37,6 +37,21 @@ pub struct Context {
 }
 
 impl Context {
+    /// The context of commands that only look at a run directory: nothing is locked or written.
+    ///
+    /// # Errors
+    /// Config: settings out of range, or kernels that this CPU lacks.
+    pub fn open(layers: &Layers, dir: RunDir, voice: Voice) -> Result<Self> {
+        let config = layers.config()?;
+        Ok(Self {
+            engine: engine(&config)?,
+            stream: Stream::new(config.run.seed),
+            config,
+            dir,
+            voice,
+            summary: serde_json::Map::new(),
+        })
+    }
     /// Checkpoints of a stage.
     pub fn checkpoints(&self, stage: &str) -> Checkpoints {
         Checkpoints::new(self.dir.checkpoints(stage))

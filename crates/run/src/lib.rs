@@ -3,6 +3,7 @@
 //! The only crate that reads configuration, the environment and the clock. Stages call pure algorithms over the
 //! seams, write results atomically, and continue from their last checkpoint.
 
+pub mod auditing;
 pub mod checkpoint;
 pub mod config;
 pub mod graph;

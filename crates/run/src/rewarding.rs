@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ecr_core::Result;
-use ecr_core::seam::{Purpose, Reply, Reward};
+use ecr_core::seam::{Emotion, Purpose, Reply, Reward};
 use ecr_data::records::Example;
 use ecr_rewards::components::bleu::Bleu;
 use ecr_rewards::components::distinct::Distinct;
@@ -44,29 +44,57 @@ fn weights(config: &Config) -> Weights {
     )
 }
 
-/// The composite reward of a run.
-pub fn composite(cx: &Context, world: &World, mode: Mode) -> Result<Composite> {
-    let scorer = emotion(cx, "train")?;
-    let map = if cx.config.data.source == "redial" {
+/// What the human reply has for nothing: the reference text and the labelled films.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hints {
+    /// Score them, as training does.
+    Keep,
+    /// BLEU without weight, labelled films scored by rank: for audits.
+    Drop,
+}
+
+/// How the seeker's emotion maps to that of a fitting reply, for the training scorer of a run.
+pub fn response_map(config: &Config) -> ResponseMap {
+    if config.data.source == "redial" {
         // GoEmotions knows neither nostalgia nor agreement: their mass goes to the labels that the scorer has.
         ResponseMap::standard().restricted([true, true, true, true, true, true, false, false, true])
     } else {
         ResponseMap::standard()
-    };
-    let recommendation = Recommendation::new(
+    }
+}
+
+/// The composite reward of a run.
+pub fn composite(cx: &Context, world: &World, mode: Mode) -> Result<Composite> {
+    composite_with(cx, world, mode, Hints::Keep, Box::new(emotion(cx, "train")?))
+}
+
+/// The composite reward over this emotion scorer, with or without what the human reply has for nothing.
+pub fn composite_with(
+    cx: &Context,
+    world: &World,
+    mode: Mode,
+    hints: Hints,
+    scorer: Box<dyn Emotion>,
+) -> Result<Composite> {
+    let mut recommendation = Recommendation::new(
         world.catalogue.clone(),
         world.recommender.clone(),
         "co-occurrence",
         Settings::default(),
     );
+    let mut weights = weights(&cx.config);
+    if hints == Hints::Drop {
+        weights.insert("bleu".into(), 0.0);
+        recommendation = recommendation.without_label_hits();
+    }
     let components: Vec<Box<dyn Reward>> = vec![
         Box::new(Bleu),
         Box::new(Distinct),
-        Box::new(Empathy::train(Box::new(scorer), map)),
+        Box::new(Empathy::train(scorer, response_map(&cx.config))),
         Box::new(recommendation),
         Box::new(Format),
     ];
-    Composite::new(components, &weights(&cx.config), mode, Purpose::Train)
+    Composite::new(components, &weights, mode, Purpose::Train)
 }
 
 /// A reply to an example as rewards see it.

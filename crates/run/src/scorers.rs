@@ -1,6 +1,8 @@
 //! Text scorers on an encoder: emotion classifiers and the quality critic, with tokenizer and files.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ecr_algos::{classify, critic};
@@ -12,6 +14,7 @@ use ecr_models::load::{LoadedModel, fill_params, load_model, resolve_model, safe
 use ecr_models::save::safetensors_bytes;
 use ecr_models::tokenizer::Tokenizer;
 use ecr_models::{Bert, BertConfig, BertFamily, init};
+use rustc_hash::FxHashMap;
 use serde_json::json;
 
 use crate::config::Config;
@@ -206,5 +209,38 @@ impl Emotion for EmotionScorer {
         let inputs = texts.iter().map(|t| self.0.encode(t)).collect::<Result<Vec<_>>>()?;
         let p = self.0.classify(&inputs)?;
         Ok(p.chunks(9).map(|row| std::array::from_fn(|i| row[i] as f32)).collect())
+    }
+}
+
+/// An emotion scorer that reads each text once and remembers it; clones share the memory. For audits, where every
+/// context comes with a dozen replies.
+#[derive(Clone)]
+pub struct Remembering(Rc<RefCell<(EmotionScorer, FxHashMap<String, EmotionDistribution>)>>);
+
+impl Remembering {
+    /// Puts a memory before a scorer.
+    pub fn new(scorer: EmotionScorer) -> Self {
+        Self(Rc::new(RefCell::new((scorer, FxHashMap::default()))))
+    }
+}
+
+impl Emotion for Remembering {
+    fn version(&self) -> String {
+        self.0.borrow().0.version()
+    }
+    fn distribution(&mut self, texts: &[&str]) -> Result<Vec<EmotionDistribution>> {
+        let (scorer, seen) = &mut *self.0.borrow_mut();
+        let mut fresh: Vec<&str> = texts.iter().copied().filter(|t| !seen.contains_key(*t)).collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        for (t, p) in fresh.iter().zip(scorer.distribution(&fresh)?) {
+            seen.insert((*t).to_owned(), p);
+        }
+        texts
+            .iter()
+            .map(|t| {
+                seen.get(*t).copied().ok_or_else(|| Error::internal("score emotions").got("a text was lost"))
+            })
+            .collect()
     }
 }

@@ -91,6 +91,7 @@ pub struct Recommendation {
     recommender: Arc<dyn Recommender>,
     recommender_version: String,
     settings: Settings,
+    label_hits: bool,
 }
 
 impl Recommendation {
@@ -101,7 +102,13 @@ impl Recommendation {
         version: impl Into<String>,
         settings: Settings,
     ) -> Self {
-        Self { catalogue, recommender, recommender_version: version.into(), settings }
+        Self { catalogue, recommender, recommender_version: version.into(), settings, label_hits: true }
+    }
+    /// The component with labelled films scored like any other, by rank: what is left of it when the human
+    /// reply has no hit for nothing. Whether a recommendation is due still comes from the labels.
+    pub fn without_label_hits(mut self) -> Self {
+        self.label_hits = false;
+        self
     }
     fn one(&self, r: &Reply<'_>) -> Option<f64> {
         let s = &self.settings;
@@ -118,6 +125,7 @@ impl Recommendation {
         let counted = n.new.len().min(s.cap);
         for &item in &n.new[..counted] {
             let label = r.labels.iter().find(|l| self.catalogue.canonical(l.item) == item);
+            let label = label.filter(|_| self.label_hits);
             let mut by_rank = || {
                 let list = ranked.get_or_insert_with(|| {
                     let q = Query { context: r.context, mentioned: r.mentioned, rejected: r.rejected };
@@ -149,7 +157,8 @@ impl Reward for Recommendation {
         (-1.0, 1.0)
     }
     fn version(&self) -> String {
-        format!("recommendation 1: {}; {:?}", self.recommender_version, self.settings)
+        let hits = if self.label_hits { "" } else { ", no label hits" };
+        format!("recommendation 1: {}; {:?}{hits}", self.recommender_version, self.settings)
     }
     fn purpose(&self) -> Purpose {
         Purpose::Train
@@ -200,6 +209,10 @@ mod tests {
         let label = [Label { item: ItemId(1), liked: Some(true) }];
         let hit = score(Reply { labels: &label, ..reply("The Blue Lantern (1999)") }).unwrap();
         assert!(hit > s[0]);
+        let blind = component()
+            .without_label_hits()
+            .score(&[Reply { labels: &label, ..reply("The Blue Lantern (1999)") }]);
+        assert_eq!(blind.unwrap(), [Some(0.0)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::graph::Stage;
 use crate::rundir::RunDir;
 
 pub use compare::compare_files;
+pub(crate) use ppo::NORMALISER_FILE;
 
 /// All stages, in the order in which they run.
 pub fn all() -> Vec<Box<dyn Stage>> {

@@ -29,7 +29,7 @@ use crate::world::{Choices, World};
 pub(super) struct Ppo;
 
 /// The reward normaliser as fitted on baseline rollouts; frozen, it measures both models alike.
-pub(super) const NORMALISER_FILE: &str = "reward_normaliser.json";
+pub(crate) const NORMALISER_FILE: &str = "reward_normaliser.json";
 
 /// What a checkpoint holds besides parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
