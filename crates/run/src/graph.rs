@@ -49,6 +49,7 @@ impl Context {
             config,
             dir,
             voice,
+            interrupt: Interrupt::default(),
             summary: serde_json::Map::new(),
         })
     }
