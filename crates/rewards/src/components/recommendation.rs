@@ -2,7 +2,7 @@
 //!
 //! Each newly named film, the first three at most: a label of the turn scores 1 if liked, .25 if the seeker did
 //! not say, −.5 if disliked; another film scores ½ / log2(rank + 1), its rank (from 1) in the recommender's list,
-//! 0 beyond its end; a film the seeker turned down scores −.5. A film already mentioned is neither here nor there. C is
+//! 0 beyond its end; a film the seeker turned down scores −1, worse than naming none. A film already mentioned is neither here nor there. C is
 //! the mean, less .25 for each film over the cap and .5 for each title that no film bears (or unfilled slot),
 //! clamped. The ½ keeps a plausible guess below a film that the seeker liked, and a label that the seeker said
 //! nothing about never scores below its rank.
@@ -48,7 +48,7 @@ impl Default for Settings {
             liked: 1.0,
             not_said: 0.25,
             disliked: -0.5,
-            rejected: -0.5,
+            rejected: -1.0,
             rank_scale: 0.5,
             unknown: 0.5,
             missed: 0.5,
@@ -158,7 +158,7 @@ impl Reward for Recommendation {
     }
     fn version(&self) -> String {
         let hits = if self.label_hits { "" } else { ", no label hits" };
-        format!("recommendation 1: {}; {:?}{hits}", self.recommender_version, self.settings)
+        format!("recommendation 2: {}; {:?}{hits}", self.recommender_version, self.settings)
     }
     fn purpose(&self) -> Purpose {
         Purpose::Train
@@ -220,7 +220,7 @@ mod tests {
         let mentioned = [ItemId(1), ItemId(5)];
         let r = Reply { mentioned: &mentioned, ..reply("Yes, The Blue Lantern (1999) is good.") };
         assert_eq!(score(r), None);
-        assert_eq!(score(Reply { rejected: &[ItemId(1)], ..r }), Some(-0.5));
+        assert_eq!(score(Reply { rejected: &[ItemId(1)], ..r }), Some(-1.0));
     }
 
     #[test]
