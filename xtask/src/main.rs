@@ -16,7 +16,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask ci                                    format, clippy, tidy, tests, docs; stops at the first failure
 cargo xtask tidy                                  rules of the repository that no other tool checks
-cargo xtask torture [--runs 30] [--preset demo] [--seed 1] [--vary-threads] [--keep]
+cargo xtask torture [--runs 30] [--preset demo] [--seed 1] [--kills A_RUN] [--vary-threads] [--keep]
                                                   kill -9 at random moments, resume, compare to the byte
 cargo xtask bench [--peers DIR] [--python PYTHON] [--rounds 3] [--steps 6] [--threads N] [--only WORD]
                   [--compile] [--models DIR]      our training step and decoding beside PyTorch and llama.cpp";

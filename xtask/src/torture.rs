@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::args::Args;
 
-/// Runs the preset once undisturbed and `--runs` times disturbed, and compares.
+/// Runs the preset once undisturbed and `--runs` times disturbed, and compares. Without `--kills` a start is killed at
+/// a moment anywhere in the run's length; with it every run is killed that often, a share of its length apart on
+/// average, so that all kills together cost about one more run.
 pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
-    let args = Args::parse(words, &["--runs", "--preset", "--seed"], &["--vary-threads", "--keep"])?;
+    let args =
+        Args::parse(words, &["--runs", "--preset", "--seed", "--kills"], &["--vary-threads", "--keep"])?;
     let runs: usize = args.number("--runs", 30)?;
     let mut draws = SplitMix(args.number("--seed", 1)?);
     let preset = args.text("--preset").unwrap_or("demo");
@@ -21,12 +24,14 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
     if !build.map_err(|e| format!("start cargo: {e}"))?.success() {
         return Err("torture: the binary does not build".into());
     }
+    let most_kills = args.number("--kills", 20)?;
     let job = Job {
         binary: root.join("target/release/ecr"),
         preset: preset.to_owned(),
         root: root.to_owned(),
         vary_threads: args.has("--vary-threads"),
-        most_kills: 20,
+        most_kills,
+        reach: if args.text("--kills").is_some() { reach(most_kills) } else { 1.0 },
     };
     let scratch = root.join("target/torture");
     fresh(&scratch)?;
@@ -66,7 +71,7 @@ fn campaign(
         let mut moments = Vec::new();
         let mut done = false;
         while !done && moments.len() < job.most_kills {
-            let moment = whole.mul_f64(draws.unit());
+            let moment = whole.mul_f64(job.reach * draws.unit());
             let threads = (job.vary_threads && moments.len() % 2 == 1).then_some("1");
             done = job.killed_after(&dir, moment, threads)?;
             if !done {
@@ -101,6 +106,13 @@ struct Job {
     vary_threads: bool,
     /// Kills of one run after which it is left alone.
     most_kills: usize,
+    /// Latest moment of a kill, a share of the run's length.
+    reach: f64,
+}
+
+/// How late kills may come, so that `kills` of them spread over about one run.
+fn reach(kills: usize) -> f64 {
+    (2.0 / (kills as f64 + 1.0)).min(1.0)
 }
 
 impl Job {
@@ -257,7 +269,14 @@ mod tests {
         );
         std::fs::write(&binary, script).unwrap();
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Job { binary, preset: "smoke".into(), root: scratch.to_owned(), vary_threads: true, most_kills: 3 }
+        Job {
+            binary,
+            preset: "smoke".into(),
+            root: scratch.to_owned(),
+            vary_threads: true,
+            most_kills: 3,
+            reach: 1.0,
+        }
     }
 
     #[test]
