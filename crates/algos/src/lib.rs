@@ -3,10 +3,15 @@
 pub mod agreement;
 pub mod classify;
 pub mod critic;
+pub mod dpo;
+pub mod grpo;
 pub mod losses;
 mod metrics;
 pub mod ppo;
+pub mod rloo;
+pub mod rollout;
 pub mod sft;
+pub mod update;
 pub mod value_fit;
 
 pub use metrics::Metrics;

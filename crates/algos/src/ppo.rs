@@ -12,16 +12,19 @@ mod config;
 
 use ecr_core::optim::{AdamW, clip_grad_norm, grad_norm};
 use ecr_core::seam::{Decoding, Pass, Policy, Value};
-use ecr_core::{Error, Kind, Packed, Params, Result, Stream};
+use ecr_core::{Error, Kind, Params, Result, Stream};
 use serde::{Deserialize, Serialize};
 
 pub use config::PpoConfig;
+
+pub use crate::rollout::Rollout;
 
 use crate::Metrics;
 use crate::losses::{
     Clip, KlController, KlEstimator, Variance, entropy_bonus, explained_variance, gae, kl_tokens,
     policy_loss, sequence_sums, token_rewards, value_loss, whiten,
 };
+use crate::rollout::{at, check, micro_batches, offsets, pack};
 
 /// What an update leaves behind besides parameters; belongs into checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,19 +43,6 @@ impl PpoState {
         let kl = KlController { coef: cfg.kl_coef, target: cfg.kl_target, horizon: cfg.kl_horizon };
         Self { kl, skipped_in_row: 0, skipped: 0 }
     }
-}
-
-/// One sampled response and its score.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rollout {
-    /// Prompt tokens, at least one.
-    pub prompt: Vec<u32>,
-    /// Response tokens, at least one, the end token included if it was reached.
-    pub response: Vec<u32>,
-    /// Whether the end token was reached.
-    pub finished: bool,
-    /// Reward of the whole response, finite.
-    pub score: f64,
 }
 
 /// Token numbers of the batch before the update, `[N]` each, for traces.
@@ -102,7 +92,8 @@ pub fn ppo_step(
     stream: Stream,
     step: u64,
 ) -> Result<PpoStats> {
-    check(rollouts, &decoding, cfg)?;
+    cfg.check()?;
+    check(rollouts, &decoding, cfg.temperature)?;
     let pass = Pass { temperature: cfg.temperature as f32, mask: decoding.mask, keep: false };
 
     // 1. Numbers of the old policy, the reference and the value function, by the training forward.
@@ -139,8 +130,7 @@ pub fn ppo_step(
     let factor = cfg.schedule.factor(step, cfg.warmup_steps, cfg.steps);
     let (lr, value_lr) = (cfg.learning_rate * factor, cfg.value_learning_rate * factor);
     let adam = AdamW { eps: cfg.adam_eps, weight_decay: 0.0, ..AdamW::default() };
-    let offsets: Vec<usize> =
-        x.lengths.iter().scan(0, |at, l| Some(std::mem::replace(at, *at + l))).collect();
+    let starts = offsets(&x.lengths);
     let (mut sum, mut applied, mut stopped) = (Sums::default(), 0.0, false);
     'update: for epoch in 0..cfg.ppo_epochs {
         let mut order = everyone.clone();
@@ -155,7 +145,7 @@ pub fn ppo_step(
             for part in micro_batches(rollouts, minibatch, cfg.micro_batch_tokens) {
                 let batch = pack(rollouts, part);
                 let tokens: Vec<usize> =
-                    part.iter().flat_map(|&i| offsets[i]..offsets[i] + x.lengths[i]).collect();
+                    part.iter().flat_map(|&i| starts[i]..starts[i] + x.lengths[i]).collect();
                 let w = &weights[done..done + tokens.len()];
                 done += tokens.len();
                 let now = policy.forward(params, &batch, Pass { keep: true, ..pass })?;
@@ -267,48 +257,6 @@ pub fn ppo_step(
     }
     state.kl.update(kl, rollouts.len());
     Ok(PpoStats { metrics, experience: x })
-}
-
-fn check(rollouts: &[Rollout], decoding: &Decoding<'_>, cfg: &PpoConfig) -> Result<()> {
-    cfg.check()?;
-    if !decoding.is_plain() || f64::from(decoding.temperature) != f64::from(cfg.temperature as f32) {
-        return Err(Error::config("sample for PPO")
-            .expected(format!("temperature {}, top_k 0, top_p 1, no_repeat_ngram 0", cfg.temperature))
-            .hint("log-probabilities must be of the distribution that was sampled from"));
-    }
-    let bad = |r: &Rollout| r.prompt.is_empty() || r.response.is_empty() || !r.score.is_finite();
-    match rollouts.iter().position(bad) {
-        Some(i) => Err(Error::data(format!("use rollout {i} for PPO"))
-            .expected("a prompt, a response and a finite score")
-            .got(format!("score {}", rollouts[i].score))),
-        None if rollouts.is_empty() => Err(Error::data("use no rollouts for PPO")),
-        None => Ok(()),
-    }
-}
-
-fn pack(rollouts: &[Rollout], which: &[usize]) -> Packed {
-    let mut batch = Packed::new();
-    which.iter().for_each(|&i| batch.push_response(&rollouts[i].prompt, &rollouts[i].response));
-    batch
-}
-
-fn at<T: Copy>(xs: &[T], which: &[usize]) -> Vec<T> {
-    which.iter().map(|&i| xs[i]).collect()
-}
-
-/// Cuts `which` into runs of at most `budget` tokens, at least one rollout each.
-fn micro_batches<'a>(rollouts: &[Rollout], which: &'a [usize], budget: usize) -> Vec<&'a [usize]> {
-    let (mut out, mut start, mut used) = (Vec::new(), 0, 0);
-    for (k, &i) in which.iter().enumerate() {
-        let tokens = rollouts[i].prompt.len() + rollouts[i].response.len();
-        if k > start && used + tokens > budget {
-            out.push(&which[start..k]);
-            (start, used) = (k, 0);
-        }
-        used += tokens;
-    }
-    out.push(&which[start..]);
-    out
 }
 
 /// Sums over tokens (losses and norms: over minibatches) of the updates that were made.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use ecr_algos::dpo::{DpoConfig, PairLogp, pair_loss};
 use ecr_algos::losses::*;
 use ecr_core::Stream;
 use serde_json::Value as Json;
@@ -212,6 +213,119 @@ fn adaptive_kl_follows_the_series_and_survives_serialisation() {
     assert_eq!(fixed.coef, 0.05);
 }
 
+#[test]
+fn group_advantages() {
+    let f = Fixtures::load();
+    let (rewards, sizes) = (f.list("/grpo_inputs/rewards"), [4, 4, 2]);
+    close("rloo", &leave_one_out(&rewards, &sizes), &f.list("/rloo_verl"));
+    close("grpo", &group_relative(&rewards, &sizes, Some(1e-6)), &f.list("/grpo_verl_eps1e-6_unbiasedstd"));
+    close("grpo trl", &group_relative(&rewards[..4], &[4], Some(1e-4)), &f.list("/grpo_trl_group0"));
+    close("dr grpo", &group_relative(&rewards, &sizes, None), &f.list("/drgrpo_verl"));
+    for method in [leave_one_out, |r: &[f64], s: &[usize]| group_relative(r, s, Some(1e-4))] {
+        let shifted: Vec<f64> = rewards.iter().map(|r| r + 7.0).collect();
+        close("a constant changes nothing", &method(&shifted, &sizes), &method(&rewards, &sizes));
+        assert_eq!(method(&[3.0], &[1]), [0.0], "alone in a group");
+    }
+}
+
+#[test]
+fn several_rewards() {
+    let f = Fixtures::load();
+    let rows = f.json.pointer("/multi_objective/rewards").unwrap().as_array().unwrap();
+    let component = |c: usize| rows.iter().map(|r| r[c].as_f64().unwrap()).collect::<Vec<f64>>();
+    let (components, w) = ([component(0), component(1)], f.list("/multi_objective/weights"));
+    let sum: Vec<f64> = (0..4).map(|i| w[0] * components[0][i] + w[1] * components[1][i]).collect();
+    close(
+        "sum, then normalise",
+        &group_relative(&sum, &[4], Some(1e-4)),
+        &f.list("/multi_objective/sum_then_normalize"),
+    );
+    close(
+        "normalise, then sum",
+        &normalize_then_sum(&components, &w, &[4], 1e-4),
+        &f.list("/multi_objective/normalize_then_sum"),
+    );
+}
+
+/// Mean loss of the fixture's pairs, and each pair's.
+fn pairs(f: &Fixtures, cfg: &DpoConfig) -> (f64, Vec<f64>) {
+    let [pc, pr, rc, rr] = ["pc", "pr", "rc", "rr"].map(|k| f.list(&format!("/dpo_inputs/{k}")));
+    let [plus, minus] = ["lens_c", "lens_r"].map(|k| f.list(&format!("/ipo_lengthnorm_trl/{k}")));
+    let one = |i: usize| {
+        let now = PairLogp { chosen: pc[i], rejected: pr[i] };
+        let reference = PairLogp { chosen: rc[i], rejected: rr[i] };
+        let l = pair_loss(now, reference, (plus[i] as usize, minus[i] as usize), cfg);
+        l.preference + cfg.sft_coef * l.sft
+    };
+    let each: Vec<f64> = (0..4).map(one).collect();
+    (each.iter().sum::<f64>() / 4.0, each)
+}
+
+#[test]
+fn preference_losses() {
+    let f = Fixtures::load();
+    let base = DpoConfig::default();
+    let (loss, each) = pairs(&f, &base);
+    close("dpo", &[loss], &[f.number("/dpo_sigmoid/loss")]);
+    close("dpo", &each, &f.list("/dpo_sigmoid/per_seq"));
+    for (name, cfg, key) in [
+        ("cdpo", DpoConfig { label_smoothing: 0.1, ..base.clone() }, "/dpo_label_smoothing0.1"),
+        ("ipo", DpoConfig { loss: Preference::Ipo, ..base.clone() }, "/ipo_sum_openrlhf"),
+        (
+            "ipo, length-normalised",
+            DpoConfig { loss: Preference::Ipo, length_normalize: true, ..base.clone() },
+            "/ipo_lengthnorm_trl/loss",
+        ),
+        ("hinge", DpoConfig { loss: Preference::Hinge, ..base.clone() }, "/hinge"),
+        ("with SFT", DpoConfig { sft_coef: 0.2, ..base.clone() }, "/dpo_ftx0.2_llmtuner"),
+    ] {
+        close(name, &[pairs(&f, &cfg).0], &[f.number(key)]);
+    }
+    // Robust DPO with ε = 0 is DPO; its mean over labels flipped with probability ε is the clean loss.
+    let robust = |h, e| Preference::Robust.of(h, 0.1, e).0;
+    let clean = |h| Preference::Sigmoid.of(h, 0.1, 0.0).0;
+    close("robust", &[robust(1.3, 0.0)], &[clean(1.3)]);
+    close("unbiased", &[0.9 * robust(1.3, 0.1) + 0.1 * robust(-1.3, 0.1)], &[clean(1.3)]);
+    let (c, r) = (f.list("/bt_pair/chosen"), f.list("/bt_pair/rejected"));
+    let mean = |margin| c.iter().zip(&r).map(|(c, r)| bradley_terry(*c, *r, margin).0).sum::<f64>() / 3.0;
+    close(
+        "pairs of a reward model",
+        &[mean(0.0), mean(0.5)],
+        &[f.number("/bt_pair/loss"), f.number("/bt_pair/loss_margin")],
+    );
+}
+
+#[test]
+fn preference_gradients_equal_finite_differences() {
+    let reference = PairLogp { chosen: -8.0, rejected: -7.5 };
+    for loss in [Preference::Sigmoid, Preference::Robust, Preference::Hinge, Preference::Ipo] {
+        for length_normalize in [false, true] {
+            for (chosen, rejected) in [(-8.1, -7.9), (-3.0, -40.0), (-30.0, -2.0)] {
+                let cfg = DpoConfig {
+                    loss,
+                    length_normalize,
+                    label_smoothing: 0.1,
+                    sft_coef: 0.2,
+                    beta: 0.3,
+                    ..DpoConfig::default()
+                };
+                let total = |chosen: f64, rejected: f64| {
+                    let l = pair_loss(PairLogp { chosen, rejected }, reference, (5, 3), &cfg);
+                    l.preference + cfg.sft_coef * l.sft
+                };
+                let l = pair_loss(PairLogp { chosen, rejected }, reference, (5, 3), &cfg);
+                let e = 1e-5;
+                let plus = (total(chosen + e, rejected) - total(chosen - e, rejected)) / (2.0 * e);
+                let minus = (total(chosen, rejected + e) - total(chosen, rejected - e)) / (2.0 * e);
+                close(&format!("{loss:?}"), &[l.d_chosen, l.d_rejected], &[plus, minus]);
+            }
+        }
+    }
+    let (e, (_, slope)) = (1e-5, bradley_terry(0.4, 0.9, 0.5));
+    let numeric = (bradley_terry(0.4 + e, 0.9, 0.5).0 - bradley_terry(0.4 - e, 0.9, 0.5).0) / (2.0 * e);
+    close("Bradley-Terry", &[slope], &[numeric]);
+}
+
 /// Analytic gradient against central differences of `loss`, at every coordinate.
 fn check_gradient(x: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
     for i in 0..x.len() {
@@ -239,6 +353,13 @@ fn gradients_equal_finite_differences() {
         check_gradient(&v, &value_loss(&v, &v_old, &returns, &w, range).d_value, |x| {
             value_loss(x, &v_old, &returns, &w, range).loss
         });
+    }
+    let reference = f.rows32("/inputs/ref_logp");
+    for k in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
+        let l = kl_loss(k, &new, &reference, 0.3, &w);
+        let want: f64 = kl_tokens(k, &new, &reference).iter().zip(&w).map(|(k, w)| 0.3 * k * w).sum();
+        close("value", &[l.loss], &[want]);
+        check_gradient(&new, &l.d_logp, |x| kl_loss(k, x, &reference, 0.3, &w).loss);
     }
     check_gradient(&new, &nll(&new, &w).d_logp, |x| nll(x, &w).loss);
     check_gradient(&new, &entropy_bonus(&new, 0.3, &w).d_entropy, |x| entropy_bonus(x, 0.3, &w).loss);

@@ -17,6 +17,10 @@ pub struct Mlp {
     out: usize,
     hidden: Vec<f64>,
     logits: Vec<f64>,
+    /// Log-probabilities and probabilities at each input of the last pass, and their entropy.
+    logp: Vec<[f64; V]>,
+    prob: Vec<[f64; V]>,
+    entropy: Vec<f64>,
     kept: Vec<(usize, usize)>,
     temperature: f64,
 }
@@ -33,7 +37,16 @@ fn features(i: usize) -> [usize; 3] {
 impl Mlp {
     pub fn new(out: usize) -> Self {
         let (hidden, logits) = (vec![0.0; INPUTS * H], vec![0.0; INPUTS * out]);
-        Self { out, hidden, logits, kept: Vec::new(), temperature: 1.0 }
+        Self {
+            out,
+            hidden,
+            logits,
+            logp: vec![[0.0; V]; INPUTS],
+            prob: vec![[0.0; V]; INPUTS],
+            entropy: vec![0.0; INPUTS],
+            kept: Vec::new(),
+            temperature: 1.0,
+        }
     }
     pub fn init(&self, stream: Stream) -> Params {
         let mut layout = Layout::new();
@@ -63,7 +76,13 @@ impl Mlp {
                 z[o] += h * f64::from(w2[j * self.out + o]);
             }
         }
-        z.iter_mut().for_each(|z| *z /= self.temperature);
+        if self.out == V {
+            z.iter_mut().for_each(|z| *z /= self.temperature);
+            let l = self.log_softmax(i);
+            self.logp[i] = l;
+            self.prob[i] = l.map(f64::exp);
+            self.entropy[i] = -l.iter().map(|x| x * x.exp()).sum::<f64>();
+        }
     }
     fn inputs(batch: &Packed) -> Vec<(usize, usize)> {
         let mut out = Vec::new();
@@ -124,10 +143,10 @@ impl Mlp {
             let mut draws = stream.at(k as u64).rng();
             let mut out: Vec<u32> = Vec::new();
             for t in 0..T {
-                let l = self.log_softmax(input(c, t, out.last().map(|&v| v as usize)));
+                let p = &self.prob[input(c, t, out.last().map(|&v| v as usize))];
                 let (mut u, mut v) = (draws.uniform(), 0);
-                while v < V - 1 && u >= l[v].exp() {
-                    u -= l[v].exp();
+                while v < V - 1 && u >= p[v] {
+                    u -= p[v];
                     v += 1;
                 }
                 out.push(v as u32);
@@ -147,7 +166,7 @@ impl Mlp {
                 let mut logp = 0.0;
                 for t in 0..T {
                     let previous = (t > 0).then(|| y[t - 1] as usize);
-                    logp += self.log_softmax(input(c, t, previous))[y[t] as usize];
+                    logp += self.logp[input(c, t, previous)][y[t] as usize];
                 }
                 r += logp.exp() * reward(c, &y);
                 kl += logp.exp() * (logp + T as f64 * (V as f64).ln());
@@ -163,9 +182,8 @@ impl Policy for Mlp {
         let tokens = self.run_all(params, batch);
         let mut s = Scores::default();
         for &(i, y) in &tokens {
-            let l = self.log_softmax(i);
-            s.logp.push(l[y] as f32);
-            s.entropy.push(-l.iter().map(|x| x * x.exp()).sum::<f64>() as f32);
+            s.logp.push(self.logp[i][y] as f32);
+            s.entropy.push(self.entropy[i] as f32);
         }
         if pass.keep {
             self.kept = tokens;
@@ -175,12 +193,11 @@ impl Policy for Mlp {
     fn backward(&mut self, params: &mut Params, d_logp: &[f32], d_entropy: &[f32]) -> Result<()> {
         let mut d = vec![0.0; INPUTS * V];
         for (n, &(i, y)) in self.kept.iter().enumerate() {
-            let l = self.log_softmax(i);
-            let h = -l.iter().map(|x| x * x.exp()).sum::<f64>();
+            let (l, p, h) = (&self.logp[i], &self.prob[i], self.entropy[i]);
             let (g, e) = (f64::from(d_logp[n]), f64::from(d_entropy[n]));
             for v in 0..V {
                 let hit = if v == y { 1.0 } else { 0.0 };
-                let dz = g * (hit - l[v].exp()) - e * l[v].exp() * (l[v] + h);
+                let dz = g * (hit - p[v]) - e * p[v] * (l[v] + h);
                 d[i * V + v] += dz / self.temperature;
             }
         }
