@@ -5,6 +5,7 @@
 
 pub mod components;
 pub mod composite;
+pub mod gate;
 pub mod panel;
 #[cfg(test)]
 mod panel_tests;

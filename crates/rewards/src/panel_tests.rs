@@ -161,7 +161,7 @@ fn running_normalisation_is_that_of_all_scores_and_resumes_to_the_bit() {
         .collect();
     let mean = raw.iter().sum::<f64>() / 4.0;
     let var = raw.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0;
-    let m = whole.state()["format"];
+    let m = whole.state().moments["format"];
     assert!(m.count == 4 && (m.mean - mean).abs() < 1e-15 && (m.variance() - var).abs() < 1e-15);
 
     // Frozen: the same reply scores the same whatever came before, and nothing changes.

@@ -63,6 +63,8 @@ pub struct Report {
     pub normaliser: &'static str,
     /// Contexts.
     pub contexts: usize,
+    /// Human replies to which the gate is closed, where there is one.
+    pub gate_closed_to_humans: usize,
     /// Both variants.
     pub panels: Vec<Panel>,
 }
@@ -79,8 +81,8 @@ impl Report {
     /// The report as a page.
     pub fn markdown(&self) -> String {
         let mut out = format!(
-            "# Audit of {}\n\n{} test contexts; normaliser: {}.\n",
-            self.reward, self.contexts, self.normaliser
+            "# Audit of {}\n\n{} test contexts; normaliser: {}. Gate closed to {} human replies.\n",
+            self.reward, self.contexts, self.normaliser, self.gate_closed_to_humans
         );
         for p in &self.panels {
             let _ = write!(
@@ -146,7 +148,7 @@ pub fn audit(cx: &Context, name: &str, size: Size) -> Result<Report> {
     let scorer = Remembering::new(emotion(cx, "train")?);
     let texts = panel(cx, &world, &cases, scorer.clone(), stream)?;
     let mut panels = Vec::new();
-    let (mut version, mut normaliser) = (String::new(), "");
+    let (mut version, mut normaliser, mut closed) = (String::new(), "", 0);
     for (variant, hints) in [("all components", true), ("without BLEU and label hits", false)] {
         let hints = if hints { Hints::Keep } else { Hints::Drop };
         let mut reward = composite_with(cx, &world, Mode::Running, hints, Box::new(scorer.clone()))?;
@@ -157,6 +159,7 @@ pub fn audit(cx: &Context, name: &str, size: Size) -> Result<Report> {
         let has_bleu = reward.weights().any(|(n, w)| n == "bleu" && w > 0.0);
         let judged = |h: &str| h != ONLY_WITH_BLEU || has_bleu;
         let scored = score(cx, &mut reward, &cases, &texts)?;
+        closed = scored.iter().filter(|s| s.0.gate.is_some()).count();
         let mut rows = Vec::new();
         for (h, hack) in HACKS.into_iter().enumerate().filter(|(_, h)| judged(h)) {
             let pairs: Vec<(u64, &Breakdown, &Breakdown)> = cases
@@ -170,7 +173,14 @@ pub fn audit(cx: &Context, name: &str, size: Size) -> Result<Report> {
         }
         panels.push(Panel { variant, rows });
     }
-    Ok(Report { reward: name.into(), version, normaliser, contexts: n, panels })
+    Ok(Report {
+        reward: name.into(),
+        version,
+        normaliser,
+        contexts: n,
+        gate_closed_to_humans: closed,
+        panels,
+    })
 }
 
 /// A rough length in tokens, the end token included: English has about four for every three words.

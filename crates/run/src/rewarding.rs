@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use ecr_core::Result;
 use ecr_core::seam::{Emotion, Purpose, Reply, Reward};
+use ecr_core::{Error, Result};
 use ecr_data::records::Example;
 use ecr_rewards::components::bleu::Bleu;
 use ecr_rewards::components::distinct::Distinct;
 use ecr_rewards::components::empathy::{Empathy, ResponseMap};
 use ecr_rewards::components::format::Format;
 use ecr_rewards::components::recommendation::{Recommendation, Settings};
-use ecr_rewards::composite::{Composite, Mode, Weights};
+use ecr_rewards::composite::{Aggregation, Composite, Mode, Schedule, Weights};
+use ecr_rewards::gate::Gate;
+use serde_json::Value as Json;
 
 use crate::config::Config;
 use crate::graph::Context;
@@ -94,7 +96,55 @@ pub fn composite_with(
         Box::new(recommendation),
         Box::new(Format),
     ];
-    Composite::new(components, &weights, mode, Purpose::Train)
+    let r = &cx.config.reward;
+    let mut reward = Composite::new(components, &weights, mode, Purpose::Train)?
+        .aggregated(aggregation(&cx.config)?)?
+        .scheduled(r.schedules.iter().map(|s| Schedule::parse(s)).collect::<Result<_>>()?)?;
+    if r.gate {
+        reward = reward.gated(Gate::new(world.catalogue.clone()));
+    }
+    Ok(reward)
+}
+
+/// What the configuration says of the aggregation.
+///
+/// # Errors
+/// Config: an unknown name, or a constraint of another form than `NAME >= X`.
+pub fn aggregation(config: &Config) -> Result<Aggregation> {
+    let r = &config.reward;
+    Ok(match r.aggregation.as_str() {
+        "sum" => Aggregation::Sum,
+        "sum_then_normalise" => Aggregation::SumThenNormalise,
+        "worst_case" => Aggregation::WorstCase { of: r.ensemble.clone() },
+        "constrained" => {
+            let one = |line: &String| {
+                let (name, bar) = line.split_once(">=").unwrap_or((line, ""));
+                let bar = bar.trim().parse::<f64>().map_err(|_| {
+                    Error::config("read reward.at_least").expected("NAME >= X").got(format!("{line:?}"))
+                })?;
+                Ok((name.trim().to_owned(), bar))
+            };
+            let at_least = r.at_least.iter().map(one).collect::<Result<_>>()?;
+            Aggregation::Constrained { at_least, rate: r.multiplier_rate, most: r.multiplier_max }
+        }
+        other => {
+            return Err(Error::config("read reward.aggregation")
+                .expected("\"sum\", \"sum_then_normalise\", \"worst_case\" or \"constrained\"")
+                .got(format!("{other:?}")));
+        }
+    })
+}
+
+/// The reward's part of a stage's settings: what is off is left out, so that a new option does not make a finished
+/// stage stale.
+pub fn settings(config: &Config) -> Json {
+    const ALWAYS: [&str; 5] = ["bleu", "distinct", "empathy", "recommendation", "format"];
+    let all = |r: &crate::config::Reward| serde_json::to_value(r).unwrap_or_default();
+    let (mut mine, off) = (all(&config.reward), all(&crate::config::Reward::default()));
+    if let Json::Object(map) = &mut mine {
+        map.retain(|k, v| ALWAYS.contains(&k.as_str()) || *v != off[k]);
+    }
+    mine
 }
 
 /// A reply to an example as rewards see it.
@@ -108,5 +158,35 @@ pub fn reply<'a>(e: &'a Example, text: &'a str, finished: bool, length: usize) -
         labels: &e.labels,
         mentioned: &e.mentioned,
         rejected: &e.rejected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_off_leave_settings_as_they_were() {
+        let mut c = Config::default();
+        let keys = |c: &Config| -> Vec<String> {
+            settings(c).as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default()
+        };
+        assert_eq!(keys(&c), ["bleu", "distinct", "empathy", "recommendation", "format"]);
+        c.reward.gate = true;
+        assert_eq!(keys(&c), ["bleu", "distinct", "empathy", "recommendation", "format", "gate"]);
+    }
+
+    #[test]
+    fn aggregations_are_read() {
+        let mut c = Config::default();
+        assert_eq!(aggregation(&c).unwrap(), Aggregation::Sum);
+        c.reward.aggregation = "constrained".into();
+        c.reward.at_least = vec!["distinct >= 0.8".into()];
+        let Aggregation::Constrained { at_least, .. } = aggregation(&c).unwrap() else { panic!() };
+        assert_eq!(at_least["distinct"], 0.8);
+        c.reward.at_least = vec!["distinct 0.8".into()];
+        assert!(aggregation(&c).is_err());
+        c.reward.aggregation = "mean".into();
+        assert!(aggregation(&c).unwrap_err().to_string().contains("worst_case"));
     }
 }

@@ -75,7 +75,8 @@ impl Sampler<'_> {
 }
 
 impl Batch {
-    /// Means of each component, raw, normalised and weighted, over the replies to which it applies.
+    /// Means of each component, raw, normalised and weighted, over the replies to which it applies. Where training
+    /// changes weights, those of the next batch; with a gate, the share of replies to which it was closed.
     pub fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
         let mean = |xs: Vec<f64>| {
             if xs.is_empty() { Json::Null } else { json!(xs.iter().sum::<f64>() / xs.len() as f64) }
@@ -87,6 +88,16 @@ impl Batch {
             record.insert(format!("rewards/{name}/raw"), part(&|p| p.raw));
             record.insert(format!("rewards/{name}/normalised"), part(&|p| p.normalised));
             record.insert(format!("rewards/{name}/weighted"), part(&|p| p.weighted));
+        }
+        if reward.is_adaptive() {
+            for ((name, _), weight) in reward.weights().zip(reward.current_weights()) {
+                record.insert(format!("rewards/{name}/weight"), json!(weight));
+            }
+        }
+        if reward.is_gated() {
+            let closed = self.breakdowns.iter().filter(|b| b.gate.is_some()).count();
+            record
+                .insert("rewards/gate_closed".into(), json!(closed as f64 / self.texts.len().max(1) as f64));
         }
         let unique: std::collections::BTreeSet<&String> = self.texts.iter().collect();
         record.insert("unique_responses".into(), json!(unique.len() as f64 / self.texts.len().max(1) as f64));

@@ -225,7 +225,7 @@ section! {
     }
 }
 section! {
-    /// Reward weights; a component of weight 0 is still measured.
+    /// The reward. A component of weight 0 is still measured; an optional one is then neither built nor run.
     Reward {
         /// Smoothed BLEU against the human reply.
         bleu: f64 = 1.0,
@@ -237,6 +237,20 @@ section! {
         recommendation: f64 = 1.5,
         /// Form.
         format: f64 = 0.1,
+        /// `sum` (normalise, weigh, sum), `sum_then_normalise`, `worst_case` or `constrained`. Default sum.
+        aggregation: String = "sum".into(),
+        /// Replies that are none (empty, copied, repeating, a list of words) earn nothing else. Default false.
+        gate: bool = false,
+        /// Components of which the worst stands for all, for `worst_case`.
+        ensemble: Vec<String> = Vec::new(),
+        /// Constraints for `constrained`, e.g. `["distinct >= 0.8"]`: bars for mean raw scores.
+        at_least: Vec<String> = Vec::new(),
+        /// Step of the Lagrange multipliers.
+        multiplier_rate: f64 = 0.1,
+        /// Greatest Lagrange multiplier.
+        multiplier_max: f64 = 10.0,
+        /// Weights that change while training, e.g. `["bleu linear 1.0 to 0.2 over 20"]`.
+        schedules: Vec<String> = Vec::new(),
     }
 }
 section! {

@@ -39,7 +39,15 @@ impl Stage for Eval {
         "eval"
     }
     fn settings(&self, c: &Config) -> Json {
-        json!([c.eval, c.policy, c.lora, c.reward, c.ppo.batch_size, c.run.seed, c.run.precision])
+        json!([
+            c.eval,
+            c.policy,
+            c.lora,
+            crate::rewarding::settings(c),
+            c.ppo.batch_size,
+            c.run.seed,
+            c.run.precision
+        ])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);

@@ -49,7 +49,7 @@ impl Stage for Ppo {
     fn settings(&self, c: &Config) -> Json {
         json!([
             c.ppo,
-            c.reward,
+            crate::rewarding::settings(c),
             c.value,
             c.policy,
             c.lora,
@@ -130,6 +130,7 @@ impl Stage for Ppo {
         let mut progress = cx.progress("ppo", c.ppo.steps, done);
         while done < c.ppo.steps {
             let which = choose(prompts.len(), c.ppo.batch_size, stream.child("prompts").at(done));
+            sampler.reward.set_step(done);
             let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
             value.forget();
             let stats = ppo_step(

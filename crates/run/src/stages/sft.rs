@@ -69,7 +69,7 @@ impl Stage for Sft {
         "sft"
     }
     fn settings(&self, c: &Config) -> Json {
-        let reward = by_reward(c).then_some((&c.reward, c.ppo.temperature));
+        let reward = by_reward(c).then(|| (crate::rewarding::settings(c), c.ppo.temperature));
         json!([c.sft, c.policy, c.lora, c.eval.max_new, c.run.seed, c.run.precision, reward])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
