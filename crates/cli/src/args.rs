@@ -122,6 +122,10 @@ pub(crate) enum Train {
     Sft(Stage),
     /// The aligned student
     Ppo(Stage),
+    /// A critic-free student: REINFORCE with a leave-one-out baseline
+    Rloo(Stage),
+    /// A critic-free student: group-relative advantages (`grpo.dr = true`: Dr. GRPO)
+    Grpo(Stage),
 }
 
 #[derive(Debug, Args)]

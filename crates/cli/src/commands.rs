@@ -30,6 +30,8 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Train(Train::Critic(s)) => stage("critic", s, guide),
         Command::Train(Train::Sft(s)) => stage("sft", s, guide),
         Command::Train(Train::Ppo(s)) => stage("ppo", s, guide),
+        Command::Train(Train::Rloo(s)) => stage("rloo", s, guide),
+        Command::Train(Train::Grpo(s)) => stage("grpo", s, guide),
         Command::Eval(s) => stage("eval", s, guide),
         Command::Compare(c) => compare(c, guide),
         Command::Reward(r) => crate::reward::execute(r, guide),

@@ -85,6 +85,10 @@ impl Context {
 pub trait Stage {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
+    /// Whether it runs only when `run.also` or `--only` names it.
+    fn optional(&self) -> bool {
+        false
+    }
     /// The part of the configuration that its results depend on.
     fn settings(&self, config: &Config) -> Json;
     /// Files and directories it reads.
@@ -170,13 +174,25 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
     for name in &plan.only {
         index(name)?;
     }
+    for name in &config.run.also {
+        if !stages.iter().any(|s| s.optional() && s.name() == name) {
+            let known: Vec<&str> = stages.iter().filter(|s| s.optional()).map(|s| s.name()).collect();
+            return Err(Error::config("read run.also").expected(known.join(", ")).got(name.clone()));
+        }
+    }
     if from > to {
         return Err(Error::config("choose the stages")
             .expected(format!("--from before --to, in the order {}", names.join(", ")))
             .got(format!("--from {} --to {}", names[from], names[to])));
     }
+    let also = config.run.also.clone();
     let chosen = |i: usize| {
-        if plan.only.is_empty() { i >= from && i <= to } else { plan.only.iter().any(|n| n == names[i]) }
+        let wanted = !stages[i].optional() || also.iter().any(|n| n == names[i]);
+        if plan.only.is_empty() {
+            i >= from && i <= to && wanted
+        } else {
+            plan.only.iter().any(|n| n == names[i])
+        }
     };
     let engine = engine(&config)?;
     if config.run.threads > 0 {

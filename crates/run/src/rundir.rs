@@ -45,6 +45,15 @@ impl RunDir {
     pub fn rl_enhanced(&self) -> PathBuf {
         self.join("models/rl_enhanced_ecr")
     }
+    /// The directory of a model by the name that evaluations use: `baseline`, `rl_enhanced`, or the algorithm that made
+    /// it (`models/ALGORITHM_enhanced/`).
+    pub fn model(&self, name: &str) -> PathBuf {
+        match name {
+            "baseline" => self.baseline(),
+            "rl_enhanced" | "ppo" => self.rl_enhanced(),
+            other => self.join("models").join(format!("{other}_enhanced")),
+        }
+    }
     /// `evaluation_results/MODEL/`.
     pub fn evaluation(&self, model: &str) -> PathBuf {
         self.join("evaluation_results").join(model)

@@ -1,6 +1,7 @@
 //! Replies of a policy to prompts, scored: what PPO learns from and what the choice of a prompt's form looks at.
 
-use ecr_algos::ppo::Rollout;
+use ecr_algos::Metrics;
+use ecr_algos::rollout::Rollout;
 use ecr_core::seam::{Completion, Decoding, Generator};
 use ecr_core::{Params, Result, Stream};
 use ecr_data::records::Example;
@@ -75,9 +76,26 @@ impl Sampler<'_> {
 }
 
 impl Batch {
+    /// The metrics record of an update on this batch.
+    pub fn record(&self, step: u64, metrics: &Metrics, reward: &Composite) -> serde_json::Map<String, Json> {
+        let mut record = serde_json::Map::new();
+        record.insert("step".into(), step.into());
+        metrics.iter().for_each(|(k, v)| {
+            record.insert(k.to_string(), json!(v));
+        });
+        self.describe(reward, &mut record);
+        record
+    }
+    /// Reply `i` with its reward in parts, for the log of samples.
+    pub fn sample_line(&self, i: usize, step: u64, example: &Example) -> Json {
+        json!({
+            "step": step, "conv_id": example.conv_id, "turn": example.turn_idx,
+            "reply": self.texts[i], "reward": self.breakdowns[i],
+        })
+    }
     /// Means of each component, raw, normalised and weighted, over the replies to which it applies. Where training
     /// changes weights, those of the next batch; with a gate, the share of replies to which it was closed.
-    pub fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
+    fn describe(&self, reward: &Composite, record: &mut serde_json::Map<String, Json>) {
         let mean = |xs: Vec<f64>| {
             if xs.is_empty() { Json::Null } else { json!(xs.iter().sum::<f64>() / xs.len() as f64) }
         };

@@ -5,7 +5,9 @@ mod aliases;
 mod layers;
 mod presets;
 
+use ecr_algos::grpo::GrpoConfig;
 use ecr_algos::ppo::PpoConfig;
+use ecr_algos::rloo::RlooConfig;
 use serde::{Deserialize, Serialize};
 
 pub use aliases::{ALIASES, alias};
@@ -38,6 +40,10 @@ pub struct Config {
     pub value: Value,
     /// Alignment.
     pub ppo: PpoConfig,
+    /// Critic-free alignment, leave-one-out baseline.
+    pub rloo: RlooConfig,
+    /// Critic-free alignment, group-relative advantage.
+    pub grpo: GrpoConfig,
     /// Evaluation and comparison.
     pub eval: Eval,
 }
@@ -71,6 +77,8 @@ section! {
         debug: bool = false,
         /// Log every sample with its reward breakdown. Default false.
         log_all: bool = false,
+        /// Optional stages that belong to the run: `rloo`, `grpo`. Their models are evaluated and compared too.
+        also: Vec<String> = Vec::new(),
     }
 }
 section! {
@@ -219,9 +227,12 @@ section! {
         max_candidates: usize = 4,
         /// Steps of each trial of `auto`.
         trial_steps: u64 = 40,
-        /// Validation prompts that each trial answers; the trial with the higher mean reward (raw components, weighed)
-        /// is chosen. 0 = by validation loss instead.
+        /// Validation prompts that each trial answers `trial_best_of` times; the trial with the higher mean reward (raw
+        /// components, weighed) of the best answers is chosen. 0 = by validation loss instead.
         trial_replies: usize = 0,
+        /// Answers to each of them. Reinforcement learning sharpens what a policy can already do now and then: the best
+        /// of a few answers says more of where it will end than their mean.
+        trial_best_of: usize = 4,
     }
 }
 section! {

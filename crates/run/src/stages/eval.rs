@@ -26,7 +26,7 @@ use crate::world::{Choices, World};
 
 pub(super) struct Eval;
 
-/// Names of the two models, as in the comparison.
+/// Names of the two models of every run, as in the comparison.
 pub(super) const MODELS: [&str; 2] = ["baseline", "rl_enhanced"];
 /// All replies of a model with their scores: what the comparison is made from.
 pub(super) const REPLIES_FILE: &str = "replies.json";
@@ -51,17 +51,12 @@ impl Stage for Eval {
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
-        files.extend([
-            dir.data().join("processed"),
-            dir.baseline(),
-            dir.rl_enhanced(),
-            dir.critic(),
-            dir.join("emotion"),
-        ]);
+        files.extend([dir.data().join("processed"), dir.critic(), dir.join("emotion")]);
+        files.extend(super::models(dir).into_iter().map(|m| dir.model(m)));
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
-        MODELS.iter().map(|m| dir.evaluation(m)).chain([dir.evaluation("zero_shot")]).collect()
+        super::models(dir).into_iter().chain(["zero_shot"]).map(|m| dir.evaluation(m)).collect()
     }
 
     fn run(&self, cx: &mut Context) -> Result<()> {
@@ -79,11 +74,11 @@ impl Stage for Eval {
         dialogues.truncate(c.eval.dialogues);
         let windows = world.windows(&prompting, &dialogues)?;
         let baseline = lm.load(&cx.dir.baseline())?;
-        let student = lm.load(&cx.dir.rl_enhanced())?;
         let mut policy = lm.policy();
 
         let mut trained = Vec::new();
-        for (name, params) in MODELS.into_iter().zip([&baseline, &student]) {
+        for name in super::models(&cx.dir) {
+            let params = &lm.load(&cx.dir.model(name))?;
             let rows = nll(&mut policy, params, &windows, BUDGET)?;
             cx.note(&format!("{name}_test_nll"), mean_nll(&rows));
             let run =

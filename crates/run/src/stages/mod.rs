@@ -4,6 +4,7 @@ mod compare;
 mod critic;
 mod emotion;
 mod eval;
+mod group;
 mod ppo;
 mod prepare;
 mod sft;
@@ -17,7 +18,7 @@ use crate::rundir::RunDir;
 pub use compare::compare_files;
 pub(crate) use ppo::NORMALISER_FILE;
 
-/// All stages, in the order in which they run.
+/// All stages, in the order in which they run; optional ones only when asked for.
 pub fn all() -> Vec<Box<dyn Stage>> {
     vec![
         Box::new(prepare::Prepare),
@@ -25,9 +26,17 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(critic::Critic),
         Box::new(sft::Sft),
         Box::new(ppo::Ppo),
+        Box::new(group::Group::Rloo),
+        Box::new(group::Group::Grpo),
         Box::new(eval::Eval),
         Box::new(compare::Compare),
     ]
+}
+
+/// Names under which models are evaluated: the two of every run, and those of optional stages that exist in `dir`.
+fn models(dir: &RunDir) -> Vec<&'static str> {
+    let optional = all().into_iter().filter(|s| s.optional()).map(|s| s.name());
+    eval::MODELS.into_iter().chain(optional.filter(|n| dir.model(n).exists())).collect()
 }
 
 /// Files of the policy's starting point: the pretrained model, or the tokenizer that a model from scratch needs.

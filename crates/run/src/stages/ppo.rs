@@ -146,22 +146,13 @@ impl Stage for Ppo {
                 stream,
                 done,
             )?;
-            let mut record = serde_json::Map::new();
-            record.insert("step".into(), done.into());
-            stats.metrics.iter().for_each(|(k, v)| {
-                record.insert(k.to_string(), json!(v));
-            });
-            batch.describe(&sampler.reward, &mut record);
-            log.write(&record)?;
+            log.write(&batch.record(done, &stats.metrics, &sampler.reward))?;
             let shown = if c.run.log_all || c.run.debug { batch.texts.len() } else { 2 };
             let mut at = 0;
             for i in 0..batch.texts.len() {
                 let n = stats.experience.lengths[i];
                 if i < shown {
-                    let mut line = json!({
-                        "step": done, "conv_id": prompts[which[i]].0.conv_id, "turn": prompts[which[i]].0.turn_idx,
-                        "reply": batch.texts[i], "reward": batch.breakdowns[i],
-                    });
+                    let mut line = batch.sample_line(i, done, &prompts[which[i]].0);
                     if c.run.debug {
                         line["prompt"] = json!(lm.tokenizer.decode(&batch.rollouts[i].prompt, false)?);
                         line["tokens"] = json!(batch.rollouts[i].response);

@@ -1,9 +1,11 @@
 //! `sft`: the supervised baseline (weak teacher). Loss on every recommender turn, early stopping by validation
-//! loss; whether the prompt lists the recommender's candidates is chosen on validation, by loss or by the reward of
-//! sampled replies (a list costs likelihood, since people seldom name its films, and yet lets a small model name any).
+//! loss; whether the prompt lists the recommender's candidates is chosen on validation, by loss or by the reward of the
+//! best of a few sampled replies (a list costs likelihood, since people seldom name its films, and yet lets a small model
+//! name any).
 
 use std::path::PathBuf;
 
+use ecr_algos::rollout::Rollout;
 use ecr_algos::sft::{Cursor, EarlyStopping, epoch_batches, sft_step};
 use ecr_core::optim::{AdamW, Schedule};
 use ecr_core::seam::Decoding;
@@ -48,7 +50,7 @@ struct State {
 struct Trial {
     candidates: usize,
     nll: f64,
-    /// Mean raw reward of sampled replies, where that chooses.
+    /// Mean raw reward of the best sampled replies, where that chooses.
     reward: Option<f64>,
 }
 
@@ -224,13 +226,17 @@ impl Job<'_> {
         Ok(Trial { candidates, nll: loss, reward })
     }
 
-    /// Mean raw reward of replies to seeded validation prompts, the same for every trial.
+    /// Mean raw reward of the best replies to seeded validation prompts, the same for every trial.
     fn reward(&self, cx: &Context, candidates: usize, params: &Params) -> Result<f64> {
         let c = &cx.config;
         let prompting = self.world.prompting(c, self.lm, candidates);
         let prompts = self.world.prompts(&prompting, &self.world.dialogues(Split::Valid, 0)?)?;
         let stream = cx.stream.child("sft").child("trial replies");
-        let which = choose(prompts.len(), c.sft.trial_replies, stream.child("prompts"));
+        let best_of = c.sft.trial_best_of.max(1);
+        let which: Vec<usize> = choose(prompts.len(), c.sft.trial_replies, stream.child("prompts"))
+            .into_iter()
+            .flat_map(|p| std::iter::repeat_n(p, best_of))
+            .collect();
         let mut sampler = Sampler {
             lm: self.lm,
             generator: self.lm.generator(c.eval.batch)?,
@@ -238,7 +244,8 @@ impl Job<'_> {
             reward: composite(cx, self.world, Mode::None)?,
         };
         let batch = sampler.sample(params, &prompts, &which, stream.child("rollout"))?;
-        Ok(batch.rollouts.iter().map(|r| r.score).sum::<f64>() / which.len() as f64)
+        let best = |answers: &[Rollout]| answers.iter().map(|r| r.score).fold(f64::NEG_INFINITY, f64::max);
+        Ok(batch.rollouts.chunks(best_of).map(best).sum::<f64>() / c.sft.trial_replies as f64)
     }
 
     /// Trains to the end or to early stopping; the best parameters and their validation loss.
