@@ -14,22 +14,13 @@ use ecr_core::{Params, Result, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
-use crate::losses::{Aggregation, Clip, KlController, KlEstimator, group_relative, kl_tokens, sequence_sums};
+use crate::losses::{
+    Aggregation, Clip, KlController, KlEstimator, KlPlace, group_relative, kl_tokens, sequence_sums,
+};
 use crate::rollout::{Rollout, Scored, check, groups};
 use crate::update::{
     UpdateConfig, UpdateState, clipped_update, describe, group_spread, in_range, kl_per_sequence,
 };
-
-/// Where the KL to the reference acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KlPlace {
-    /// Subtracted from the reward: a policy gradient of the KL-regularised objective.
-    #[default]
-    Reward,
-    /// A term of the loss.
-    Loss,
-}
 
 /// Settings of GRPO.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod critic;
 pub mod dpo;
 pub mod grpo;
+pub mod guards;
 pub mod losses;
 mod metrics;
 pub mod ppo;

@@ -21,10 +21,12 @@ pub use crate::rollout::Rollout;
 
 use crate::Metrics;
 use crate::losses::{
-    Clip, KlController, KlEstimator, Variance, entropy_bonus, explained_variance, gae, kl_tokens,
-    policy_loss, sequence_sums, token_rewards, value_loss, whiten,
+    KlController, KlEstimator, KlPlace, ValueNorm, Variance, entropy_bonus, explained_variance, gae,
+    huber_value_loss, kl_loss, kl_tokens, policy_loss, sequence_sums, token_rewards, whiten,
 };
-use crate::rollout::{at, check, micro_batches, offsets, pack};
+use crate::rollout::{at, check, groups, micro_batches, offsets, pack};
+use crate::sft::Example;
+use crate::update::{group_spread, mix_in};
 
 /// What an update leaves behind besides parameters; belongs into checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,13 +37,17 @@ pub struct PpoState {
     pub skipped_in_row: u32,
     /// Non-finite minibatches so far.
     pub skipped: u64,
+    /// Scale of the returns, if values are normalised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_norm: Option<ValueNorm>,
 }
 
 impl PpoState {
     /// The state before the first update.
     pub fn new(cfg: &PpoConfig) -> Self {
         let kl = KlController { coef: cfg.kl_coef, target: cfg.kl_target, horizon: cfg.kl_horizon };
-        Self { kl, skipped_in_row: 0, skipped: 0 }
+        let value_norm = cfg.value_norm.then(|| ValueNorm::new(0.99999));
+        Self { kl, skipped_in_row: 0, skipped: 0, value_norm }
     }
 }
 
@@ -92,8 +98,47 @@ pub fn ppo_step(
     stream: Stream,
     step: u64,
 ) -> Result<PpoStats> {
+    ppo_step_mixed(
+        policy,
+        value,
+        params,
+        value_params,
+        reference,
+        rollouts,
+        &[],
+        decoding,
+        cfg,
+        state,
+        stream,
+        step,
+    )
+}
+
+/// [`ppo_step`] with fine-tuning `examples` mixed in: each epoch sees all of them once, spread over its minibatches,
+/// their mean loss a token weighted by `ptx_coef`. Without that weight they are not looked at.
+///
+/// # Errors
+/// As of [`ppo_step`]; [`Kind::Config`] for a weight without examples.
+pub fn ppo_step_mixed(
+    policy: &mut dyn Policy,
+    value: &mut dyn Value,
+    params: &mut Params,
+    value_params: &mut Params,
+    reference: &Params,
+    rollouts: &[Rollout],
+    examples: &[Example],
+    decoding: Decoding<'_>,
+    cfg: &PpoConfig,
+    state: &mut PpoState,
+    stream: Stream,
+    step: u64,
+) -> Result<PpoStats> {
     cfg.check()?;
     check(rollouts, &decoding, cfg.temperature)?;
+    let sizes = groups(rollouts, cfg.rollouts_per_prompt)?;
+    if cfg.ptx_coef > 0.0 && examples.is_empty() {
+        return Err(Error::config("use ppo.ptx_coef").expected("examples to mix in").got("none"));
+    }
     let pass = Pass { temperature: cfg.temperature as f32, mask: decoding.mask, keep: false };
 
     // 1. Numbers of the old policy, the reference and the value function, by the training forward.
@@ -115,16 +160,34 @@ pub fn ppo_step(
     }
 
     // 2. Token rewards, advantages, returns.
-    let scores: Vec<f64> =
-        rollouts.iter().map(|r| r.score - if r.finished { 0.0 } else { cfg.missing_eos_penalty }).collect();
+    let shaped = |r: &Rollout| cfg.ends().apply(r.score, r.finished, r.response.len(), decoding.max_new);
+    let scores: Vec<f64> = rollouts.iter().map(shaped).collect();
     let beta = state.kl.coef;
+    let (in_reward, in_loss) = if cfg.kl_in == KlPlace::Reward { (beta, 0.0) } else { (0.0, beta) };
     let penalty = kl_tokens(cfg.kl_estimator, &x.logp, &x.ref_logp);
-    let rewards = token_rewards(&scores, &penalty, beta, &x.lengths);
+    let rewards = token_rewards(&scores, &penalty, in_reward, &x.lengths);
+    let raw_values = x.values.clone(); // in the units that the value function is fitted in
+    if let Some(norm) = &state.value_norm {
+        x.values = norm.denormalize(&raw_values);
+    }
     let g = gae(&rewards, &x.values, &x.lengths, cfg.gamma, cfg.lambda);
     (x.advantages, x.returns) = (g.advantages, g.returns);
+    let targets = match &mut state.value_norm {
+        None => x.returns.clone(),
+        Some(norm) => {
+            norm.update(&x.returns);
+            norm.normalize(&x.returns)
+        }
+    };
     if cfg.whiten {
         whiten(&mut x.advantages, true, Variance::Unbiased);
     }
+
+    let n = rollouts.len() as f64;
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
+    let per_sequence = |e| mean(&sequence_sums(&kl_tokens(e, &x.logp, &x.ref_logp), &x.lengths));
+    let kl = per_sequence(KlEstimator::K1);
+    let over_budget = cfg.kl_budget.is_some_and(|b| kl > b);
 
     // 3. Epochs over shuffled minibatches.
     let factor = cfg.schedule.factor(step, cfg.warmup_steps, cfg.steps);
@@ -135,6 +198,9 @@ pub fn ppo_step(
     'update: for epoch in 0..cfg.ppo_epochs {
         let mut order = everyone.clone();
         stream.child("minibatch").at(step).at(epoch as u64).rng().shuffle(&mut order);
+        let mut mixed: Vec<usize> = (0..examples.len()).collect();
+        stream.child("ptx").at(step).at(epoch as u64).rng().shuffle(&mut mixed);
+        let share = examples.len().div_ceil(order.len().div_ceil(cfg.minibatch_size.max(1)));
         for (m, minibatch) in order.chunks(cfg.minibatch_size.max(1)).enumerate() {
             let lengths: Vec<usize> = minibatch.iter().map(|&i| x.lengths[i]).collect();
             let weights = cfg.aggregation.weights(&lengths);
@@ -149,18 +215,23 @@ pub fn ppo_step(
                 let w = &weights[done..done + tokens.len()];
                 done += tokens.len();
                 let now = policy.forward(params, &batch, Pass { keep: true, ..pass })?;
-                let clip = Clip::symmetric(cfg.clip_range);
-                let l = policy_loss(&now.logp, &at(&x.logp, &tokens), &at(&x.advantages, &tokens), w, clip);
+                let (old, advantages) = (at(&x.logp, &tokens), at(&x.advantages, &tokens));
+                let mut l = policy_loss(&now.logp, &old, &advantages, w, cfg.clip());
                 if epoch == 0 && m == 0 && l.ratio_off.is_finite() && l.ratio_off > cfg.ratio_tolerance {
                     return Err(Error::internal(format!("compare probability ratios in PPO step {step}"))
                         .expected(format!("|ratio - 1| <= {:e} in the first minibatch", cfg.ratio_tolerance))
                         .got(format!("{:e}", l.ratio_off)));
                 }
+                if in_loss > 0.0 {
+                    let k = kl_loss(cfg.kl_estimator, &now.logp, &at(&x.ref_logp, &tokens), in_loss, w);
+                    mine.kl_loss += k.loss;
+                    l.d_logp.iter_mut().zip(&k.d_logp).for_each(|(d, k)| *d += k);
+                }
                 let bonus = entropy_bonus(&now.entropy, cfg.entropy_coef, w);
                 policy.backward(params, &l.d_logp, &bonus.d_entropy)?;
                 let v = value.forward(value_params, &batch, true)?;
-                let old_values = at(&x.values, &tokens);
-                let vl = value_loss(&v, &old_values, &at(&x.returns, &tokens), w, cfg.value_clip_range);
+                let (old, targets) = (at(&raw_values, &tokens), at(&targets, &tokens));
+                let vl = huber_value_loss(&v, &old, &targets, w, cfg.value_clip_range, cfg.value_huber);
                 let d: Vec<f32> = vl.d_value.iter().map(|d| (f64::from(*d) * cfg.vf_coef) as f32).collect();
                 value.backward(value_params, &d)?;
                 mine.tokens += tokens.len() as f64;
@@ -173,13 +244,18 @@ pub fn ppo_step(
                 mine.ratio += l.ratio;
                 mine.ratio_max = mine.ratio_max.max(l.ratio_max);
                 mine.clipped += l.clipped as f64;
+                mine.clipped_dual += l.clipped_dual as f64;
                 mine.value_clipped += vl.clipped as f64;
                 mine.entropy += now.entropy.iter().map(|&h| f64::from(h)).sum::<f64>();
             }
+            if cfg.ptx_coef > 0.0 {
+                let part = mixed.chunks(share).nth(m).unwrap_or_default();
+                mine.ptx = mix_in(policy, params, examples, part, cfg.ptx_coef, cfg.micro_batch_tokens)?;
+            }
             // Guard first: a non-finite number must reach neither parameters nor moments.
             (mine.grad_norm, mine.value_grad_norm) = (grad_norm(params), grad_norm(value_params));
-            let loss = mine.policy + mine.bonus + mine.value + mine.grad_norm + mine.value_grad_norm;
-            if !loss.is_finite() {
+            let loss = mine.policy + mine.bonus + mine.kl_loss + mine.ptx + mine.value;
+            if !(loss + mine.grad_norm + mine.value_grad_norm).is_finite() {
                 state.skipped += 1;
                 state.skipped_in_row += 1;
                 if state.skipped_in_row >= cfg.max_skipped.max(1) {
@@ -198,18 +274,16 @@ pub fn ppo_step(
             }
             clip_grad_norm(params, cfg.max_grad_norm);
             clip_grad_norm(value_params, cfg.max_grad_norm);
-            adam.step(params, lr);
+            if step >= cfg.value_only_steps && !over_budget {
+                adam.step(params, lr);
+            }
             adam.step(value_params, value_lr);
             applied += 1.0;
         }
     }
 
     // 4. Report, then move β.
-    let n = rollouts.len() as f64;
-    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
-    let per_sequence = |e| mean(&sequence_sums(&kl_tokens(e, &x.logp, &x.ref_logp), &x.lengths));
-    let kl = per_sequence(KlEstimator::K1);
-    let non_score = -beta * mean(&sequence_sums(&penalty, &x.lengths));
+    let non_score = -in_reward * mean(&sequence_sums(&penalty, &x.lengths));
     let finished = rollouts.iter().filter(|r| r.finished).count() as f64;
     let total = x.logp.len() as f64;
     let (b, t) = (sum.minibatches.max(1.0), sum.tokens.max(1.0));
@@ -255,6 +329,21 @@ pub fn ppo_step(
             metrics.set(name, number);
         }
     }
+    // Numbers of what is off by default.
+    let b = sum.minibatches.max(1.0);
+    for (name, on, number) in [
+        ("loss/kl_avg", cfg.kl_in == KlPlace::Loss, sum.kl_loss / b),
+        ("loss/ptx_avg", cfg.ptx_coef > 0.0, sum.ptx / b),
+        ("policy/dualclipfrac_avg", cfg.dual_clip.is_some(), sum.clipped_dual / sum.tokens.max(1.0)),
+        ("updates/over_budget", cfg.kl_budget.is_some(), f64::from(u8::from(over_budget))),
+        ("reward_std", cfg.rollouts_per_prompt > 1, group_spread(&scores, &sizes).1),
+        ("val/norm_mean", cfg.value_norm, state.value_norm.map_or(0.0, |v| v.mean_std().0)),
+        ("val/norm_std", cfg.value_norm, state.value_norm.map_or(0.0, |v| v.mean_std().1)),
+    ] {
+        if on {
+            metrics.set(name, number);
+        }
+    }
     state.kl.update(kl, rollouts.len());
     Ok(PpoStats { metrics, experience: x })
 }
@@ -264,7 +353,8 @@ pub fn ppo_step(
 #[rustfmt::skip]
 struct Sums {
     minibatches: f64, tokens: f64, policy: f64, bonus: f64, value: f64, k1: f64, k2: f64, k3: f64, ratio: f64,
-    ratio_max: f64, clipped: f64, value_clipped: f64, entropy: f64, grad_norm: f64, value_grad_norm: f64,
+    ratio_max: f64, clipped: f64, clipped_dual: f64, value_clipped: f64, entropy: f64, kl_loss: f64, ptx: f64,
+    grad_norm: f64, value_grad_norm: f64,
 }
 
 impl Sums {
@@ -274,7 +364,8 @@ impl Sums {
         self.tokens += o.tokens; self.policy += o.policy; self.bonus += o.bonus; self.value += o.value;
         self.k1 += o.k1; self.k2 += o.k2; self.k3 += o.k3;
         self.ratio += o.ratio; self.ratio_max = self.ratio_max.max(o.ratio_max);
-        self.clipped += o.clipped; self.value_clipped += o.value_clipped; self.entropy += o.entropy;
+        self.clipped += o.clipped; self.clipped_dual += o.clipped_dual; self.kl_loss += o.kl_loss; self.ptx += o.ptx;
+        self.value_clipped += o.value_clipped; self.entropy += o.entropy;
         self.grad_norm += o.grad_norm; self.value_grad_norm += o.value_grad_norm;
     }
 }

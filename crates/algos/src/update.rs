@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Metrics;
 use crate::losses::{
-    Aggregation, Clip, KlController, KlEstimator, entropy_bonus, kl_loss, kl_tokens, policy_loss,
+    Aggregation, Clip, KlController, KlEstimator, entropy_bonus, kl_loss, kl_tokens, nll, policy_loss,
     sequence_sums,
 };
 use crate::rollout::{Rollout, Scored, at, micro_batches, offsets, pack};
+use crate::sft::{self, Example};
 
 /// What an update leaves behind besides parameters; belongs into checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -283,6 +284,39 @@ pub fn clipped_update(
         }
     }
     Ok(sum)
+}
+
+/// Adds the gradient of `coef` times the mean loss a token of the `examples` `which` (ptx), and returns that loss.
+///
+/// # Errors
+/// What the policy refuses.
+pub(crate) fn mix_in(
+    policy: &mut dyn Policy,
+    params: &mut Params,
+    examples: &[Example],
+    which: &[usize],
+    coef: f64,
+    budget: usize,
+) -> Result<f64> {
+    let scored = |i: &usize| examples[*i].scored.iter().skip(1).filter(|&&s| s).count();
+    let tokens: usize = which.iter().map(scored).sum();
+    let (mut loss, mut start) = (0.0, 0);
+    while start < which.len() {
+        let (mut end, mut used) = (start, 0);
+        while end < which.len() && (end == start || used + examples[which[end]].tokens.len() <= budget) {
+            used += examples[which[end]].tokens.len();
+            end += 1;
+        }
+        let batch = sft::pack(examples, &which[start..end]);
+        start = end;
+        if batch.n_scored() > 0 {
+            let logp = policy.forward(params, &batch, Pass::TRAIN)?.logp;
+            let l = nll(&logp, &vec![coef / tokens as f64; logp.len()]);
+            policy.backward(params, &l.d_logp, &vec![0.0; logp.len()])?;
+            loss += l.loss;
+        }
+    }
+    Ok(loss)
 }
 
 /// Metrics of a batch before the update, under `ppo.rs`'s names. `scores` `[S]` are after penalties; `beta` is the

@@ -9,7 +9,7 @@ mod bigram;
 mod mirror;
 mod mlp;
 
-use bigram::{Bigram, BigramValue, Seen, log_softmax, table};
+use bigram::{Bigram, BigramValue, Seen, log_softmax, table, uneven};
 use ecr_algos::ppo::{PpoConfig, PpoState, Rollout, ppo_step};
 use ecr_core::seam::{Decoding, Policy, Value};
 use ecr_core::{Params, Stream};
@@ -70,18 +70,6 @@ impl Updater {
             }
         }
     }
-}
-
-/// Twelve rollouts of unequal length, prompts included; each begins with a token of its own.
-fn uneven(stream: Stream) -> Vec<Rollout> {
-    let mut draws = stream.rng();
-    let mut one = |i: usize| {
-        let mut some = |n: usize| -> Vec<u32> { (0..n).map(|_| draws.below(bigram::V) as u32).collect() };
-        let prompt = [vec![i as u32], some(1 + i % 3)].concat();
-        let response = some(1 + i % 5);
-        Rollout { prompt, response, finished: !i.is_multiple_of(4), score: draws.normal() }
-    };
-    (0..12).map(&mut one).collect()
 }
 
 fn uneven_config() -> PpoConfig {

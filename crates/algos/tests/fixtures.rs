@@ -354,6 +354,13 @@ fn gradients_equal_finite_differences() {
             value_loss(x, &v_old, &returns, &w, range).loss
         });
     }
+    for (range, delta) in [(None, Some(0.3)), (Some(0.2), Some(0.3)), (None, Some(100.0))] {
+        let l = |x: &[f32]| huber_value_loss(x, &v_old, &returns, &w, range, delta);
+        check_gradient(&v, &l(&v).d_value, |x| l(x).loss);
+    }
+    let far = huber_value_loss(&[3.0, -3.0, 0.5], &[0.0; 3], &[0.0; 3], &[1.0; 3], None, Some(2.0));
+    close("Huber", &[far.loss], &[4.0 + 4.0 + 0.125]);
+    assert_eq!(far.d_value, [2.0, -2.0, 0.5]);
     let reference = f.rows32("/inputs/ref_logp");
     for k in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
         let l = kl_loss(k, &new, &reference, 0.3, &w);

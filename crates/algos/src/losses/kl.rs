@@ -40,6 +40,17 @@ pub fn kl_tokens(estimator: KlEstimator, logp: &[f32], ref_logp: &[f32]) -> Vec<
     logp.iter().zip(ref_logp).map(|(&a, &b)| estimator.of(f64::from(a) - f64::from(b))).collect()
 }
 
+/// Where the KL to the reference acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KlPlace {
+    /// Subtracted from the reward: a policy gradient of the KL-regularised objective.
+    #[default]
+    Reward,
+    /// A term of the loss.
+    Loss,
+}
+
 /// Loss and gradient of a KL term.
 #[derive(Debug, Clone, Default)]
 pub struct KlLoss {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ecr_algos::rollout::Rollout;
 use ecr_core::seam::{Pass, Policy, Scores, Value};
 use ecr_core::{Layout, Packed, Params, Result, Stream};
 
@@ -96,4 +97,16 @@ impl Value for BigramValue {
         }
         Ok(())
     }
+}
+
+/// Twelve rollouts of unequal length, prompts included; each begins with a token of its own.
+pub fn uneven(stream: Stream) -> Vec<Rollout> {
+    let mut draws = stream.rng();
+    let mut one = |i: usize| {
+        let mut some = |n: usize| -> Vec<u32> { (0..n).map(|_| draws.below(V) as u32).collect() };
+        let prompt = [vec![i as u32], some(1 + i % 3)].concat();
+        let response = some(1 + i % 5);
+        Rollout { prompt, response, finished: !i.is_multiple_of(4), score: draws.normal() }
+    };
+    (0..12).map(&mut one).collect()
 }
