@@ -21,7 +21,7 @@ fn breakdown(empathy: f64, recommendation: Option<f64>) -> Breakdown {
         weighted: raw.map(|x| 2.0 * x),
     };
     let parts = vec![part("empathy", Some(empathy)), part("recommendation", recommendation)];
-    Breakdown { total: parts.iter().filter_map(|p| p.weighted).sum(), parts }
+    Breakdown { total: parts.iter().filter_map(|p| p.weighted).sum(), parts, gate: None }
 }
 
 /// 200 prompts; the better model is more empathic by .2 each time and names the label twice as often.
