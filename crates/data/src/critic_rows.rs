@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use ecr_core::{Stream, Utterance};
 use serde::{Deserialize, Serialize};
 
+use crate::aspects::RatedAspects;
 use crate::degradations::Degraded;
 use crate::satisfaction::RatedReply;
 
@@ -17,7 +18,7 @@ use crate::satisfaction::RatedReply;
 pub struct HeadScore {
     /// 0 worst .. 1 best.
     pub score: f64,
-    /// "uss", or the name of a degradation.
+    /// "uss", "abredial", or the name of a degradation.
     pub source: String,
 }
 
@@ -30,12 +31,20 @@ pub struct CriticRow {
     pub context: Vec<Utterance>,
     /// The response, titles filled in.
     pub response: String,
+    /// Rows of one group are versions of one reply in one context, made worse by one degradation: their scores are an
+    /// order and mean nothing beside those of another group. Empty for a row that people rated.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
     /// Scores by head.
     pub scores: BTreeMap<String, HeadScore>,
 }
 
-/// The head that learns from people.
+/// Satisfaction with the reply, from people.
 pub const OVERALL: &str = "overall";
+/// How interesting the reply is, from people.
+pub const ENGAGEMENT: &str = "engagement";
+/// Whether the reply answers the seeker's wishes, from people and from films turned down.
+pub const RECOMMENDATION: &str = "recommendation";
 
 impl From<&RatedReply> for CriticRow {
     fn from(r: &RatedReply) -> Self {
@@ -44,7 +53,24 @@ impl From<&RatedReply> for CriticRow {
             conv_id: r.redial_id.map_or_else(|| format!("uss:{}", r.uss_id), |id| format!("redial:{id}")),
             context: r.context.clone(),
             response: r.reply.clone(),
+            group: String::new(),
             scores: BTreeMap::from([(OVERALL.to_string(), score)]),
+        }
+    }
+}
+
+impl From<&RatedAspects> for CriticRow {
+    fn from(r: &RatedAspects) -> Self {
+        let heads = [(OVERALL, r.overall), (ENGAGEMENT, r.interestingness), (RECOMMENDATION, r.relevance)];
+        let score = |(head, score): (&str, Option<f64>)| {
+            Some((head.to_string(), HeadScore { score: score?, source: "abredial".into() }))
+        };
+        Self {
+            conv_id: r.conv_id.clone(),
+            context: r.context.clone(),
+            response: r.reply.clone(),
+            group: String::new(),
+            scores: heads.into_iter().filter_map(score).collect(),
         }
     }
 }
@@ -56,14 +82,10 @@ impl From<&Degraded> for CriticRow {
             conv_id: format!("redial:{}", d.conv_id),
             context: d.context.clone(),
             response: d.reply.clone(),
+            group: format!("{}:{}:{}", d.conv_id, d.turn_idx, d.kind.name()),
             scores: BTreeMap::from([(d.kind.head().to_string(), score)]),
         }
     }
-}
-
-/// All rows of both sources: every rated reply, then every degradation.
-pub fn rows(rated: &[RatedReply], degraded: &[Degraded]) -> Vec<CriticRow> {
-    rated.iter().map(CriticRow::from).chain(degraded.iter().map(CriticRow::from)).collect()
 }
 
 /// Heads that have at least one label, with their number of rows.
@@ -92,6 +114,7 @@ mod tests {
             conv_id: format!("uss:{}", id / 3),
             context: vec![],
             response: "r".into(),
+            group: String::new(),
             scores: BTreeMap::from([(OVERALL.into(), HeadScore { score: 0.5, source: "uss".into() })]),
         };
         let (train, valid) = split((0..300).map(row).collect(), 0.2, Stream::new(1));

@@ -1,16 +1,16 @@
 //! Replies made worse on purpose, in a known order: label source for critic heads.
 //!
-//! Each kind spoils one human reply in [`LEVELS`] steps: level 0 is the reply itself and every level is worse
+//! Each kind spoils one human reply in [`Degradation::levels`] steps: level 0 is the reply itself and every level is worse
 //! than the one before. Scores fall evenly from 1 to 0. They order replies to one context; they say nothing about
 //! different contexts. All draws come from the given stream, by (example, kind).
 
-use ecr_core::{Stream, Utterance};
+use ecr_core::{ItemId, Stream, Utterance};
 use serde::{Deserialize, Serialize};
 
-use crate::records::Example;
+use crate::records::{Example, SLOT, fill_slots};
 
-/// Levels of every kind, the untouched reply included.
-pub const LEVELS: usize = 4;
+/// Levels of the kinds that spoil by degrees, the untouched reply included.
+const LEVELS: usize = 4;
 
 /// What is done to the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,18 +28,29 @@ pub enum Degradation {
     CopiedContext,
     /// A growing share of the words is dropped.
     DroppedWords,
+    /// Every film of a recommending reply gives way to one that the seeker's form calls disliked.
+    RejectedItem,
 }
 
 impl Degradation {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ShuffledWords,
         Self::RepeatedPhrase,
         Self::Truncated,
         Self::OtherReply,
         Self::CopiedContext,
         Self::DroppedWords,
+        Self::RejectedItem,
     ];
+    /// Levels, the untouched reply included.
+    pub fn levels(self) -> usize {
+        if self == Self::RejectedItem { 2 } else { LEVELS }
+    }
+    /// Whether it spoils form, which shows without knowing films or people; else content.
+    pub fn of_form(self) -> bool {
+        !matches!(self, Self::OtherReply | Self::RejectedItem)
+    }
     /// Name in files; also the source of a critic label.
     pub fn name(self) -> &'static str {
         match self {
@@ -49,6 +60,7 @@ impl Degradation {
             Self::OtherReply => "other_reply",
             Self::CopiedContext => "copied_context",
             Self::DroppedWords => "dropped_words",
+            Self::RejectedItem => "rejected_item",
         }
     }
     /// The critic head that this kind teaches: what it spoils.
@@ -57,6 +69,7 @@ impl Degradation {
             Self::ShuffledWords | Self::DroppedWords | Self::Truncated => "fluency",
             Self::RepeatedPhrase => "diversity",
             Self::OtherReply | Self::CopiedContext => "relevance",
+            Self::RejectedItem => "recommendation",
         }
     }
 }
@@ -74,9 +87,9 @@ pub struct Degraded {
     pub reply: String,
     /// What was done.
     pub kind: Degradation,
-    /// 0 = untouched, up to [`LEVELS`] - 1 = worst.
+    /// 0 = untouched, up to `levels() - 1` = worst.
     pub level: usize,
-    /// 1 - level / (LEVELS - 1).
+    /// 1 - level / (levels - 1).
     pub score: f64,
 }
 
@@ -96,8 +109,18 @@ fn shuffle_share(words: &[&str], share: f64, stream: Stream) -> Vec<String> {
     out
 }
 
+/// Titles of films.
+pub type Titles<'a> = &'a dyn Fn(ItemId) -> Option<String>;
+
 /// One degraded reply; `None` where the kind cannot spoil it (too short, nothing to copy).
-fn spoil(e: &Example, other: &str, kind: Degradation, level: usize, stream: Stream) -> Option<String> {
+fn spoil(
+    e: &Example,
+    other: &str,
+    kind: Degradation,
+    level: usize,
+    titles: Titles<'_>,
+    stream: Stream,
+) -> Option<String> {
     let words: Vec<&str> = e.reply.split_whitespace().collect();
     let (n, third) = (words.len(), level as f64 / (LEVELS - 1) as f64);
     if n < 6 {
@@ -148,25 +171,38 @@ fn spoil(e: &Example, other: &str, kind: Degradation, level: usize, stream: Stre
             let gone = &places[..drop.clamp(level, n - 1)];
             (0..n).filter(|i| !gone.contains(i)).map(|i| words[i]).collect::<Vec<_>>().join(" ")
         }
+        Degradation::RejectedItem => {
+            let disliked: Vec<String> = e.rejected.iter().filter_map(|&i| titles(i)).collect();
+            if disliked.is_empty() || !e.recommending {
+                return None;
+            }
+            let slots = e.reply_slots.matches(SLOT).count();
+            fill_slots(&e.reply_slots, &disliked.iter().cycle().take(slots).collect::<Vec<_>>())
+        }
     };
     (out != e.reply).then_some(out)
 }
 
-/// All levels of all kinds that apply to each example, in order. `others` are replies of other dialogues to draw
-/// from (those of the same conversation are not used).
-pub fn degrade(examples: &[Example], stream: Stream) -> Vec<Degraded> {
+/// All levels of the `kinds` that apply to each example, in order. Replies of other dialogues are drawn from
+/// `examples`.
+pub fn degrade(
+    examples: &[Example],
+    kinds: &[Degradation],
+    titles: Titles<'_>,
+    stream: Stream,
+) -> Vec<Degraded> {
     let mut out = Vec::new();
-    for (i, e) in examples.iter().enumerate() {
+    for e in examples {
         let here = stream.child("degrade").at(u64::from(e.conv_id)).at(e.turn_idx as u64);
         let mut rng = here.child("other").rng();
         let other = (0..16)
             .map(|_| &examples[rng.below(examples.len())])
             .find(|o| o.conv_id != e.conv_id)
             .map_or("", |o| o.reply.as_str());
-        debug_assert!(i < examples.len());
-        for kind in Degradation::ALL {
+        for &kind in kinds {
             let key = here.child(kind.name());
-            let spoilt: Option<Vec<String>> = (1..LEVELS).map(|l| spoil(e, other, kind, l, key)).collect();
+            let spoilt: Option<Vec<String>> =
+                (1..kind.levels()).map(|l| spoil(e, other, kind, l, titles, key)).collect();
             let Some(spoilt) = spoilt else { continue };
             for (level, reply) in std::iter::once(e.reply.clone()).chain(spoilt).enumerate() {
                 out.push(Degraded {
@@ -176,7 +212,7 @@ pub fn degrade(examples: &[Example], stream: Stream) -> Vec<Degraded> {
                     reply,
                     kind,
                     level,
-                    score: 1.0 - level as f64 / (LEVELS - 1) as f64,
+                    score: 1.0 - level as f64 / (kind.levels() - 1) as f64,
                 });
             }
         }
@@ -212,10 +248,12 @@ mod tests {
     fn every_kind_spoils_in_order_and_by_its_stream_only() {
         let a = example(1, "have you seen the new one about a lonely robot on mars yet");
         let b = example(2, "my sister adores every musical that was ever made i think");
-        let both = degrade(&[a.clone(), b.clone()], Stream::new(7));
-        assert_eq!(both.len(), 2 * Degradation::ALL.len() * LEVELS);
-        assert_eq!(both, degrade(&[a.clone(), b.clone()], Stream::new(7)));
-        assert_ne!(both, degrade(&[a.clone(), b], Stream::new(8)));
+        let all =
+            |examples: &[Example], seed| degrade(examples, &Degradation::ALL, &|_| None, Stream::new(seed));
+        let both = all(&[a.clone(), b.clone()], 7);
+        assert_eq!(both.len(), 2 * (Degradation::ALL.len() - 1) * LEVELS);
+        assert_eq!(both, all(&[a.clone(), b.clone()], 7));
+        assert_ne!(both, all(&[a.clone(), b], 8));
         for set in both.chunks(LEVELS) {
             assert!(set.iter().enumerate().all(|(i, d)| d.level == i && d.kind == set[0].kind));
             assert!(set.windows(2).all(|w| w[0].score > w[1].score && w[0].reply != w[1].reply), "{set:#?}");
@@ -240,12 +278,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_spoilt_is_left_out() {
-        assert!(degrade(&[example(1, "hi there")], Stream::new(1)).is_empty());
-        let kinds: Vec<_> =
-            degrade(&[example(1, "this is a reply without any other dialogue around")], Stream::new(1))
-                .iter()
-                .map(|d| d.kind)
-                .collect();
+        let all = |e| degrade(&[e], &Degradation::ALL, &|_| None, Stream::new(1));
+        assert!(all(example(1, "hi there")).is_empty());
+        let kinds: Vec<_> = all(example(1, "this is a reply without any other dialogue around"))
+            .iter()
+            .map(|d| d.kind)
+            .collect();
         assert!(!kinds.is_empty() && !kinds.contains(&Degradation::OtherReply));
+    }
+
+    #[test]
+    fn films_give_way_to_those_turned_down() {
+        let mut e = example(1, "you could watch Up (2009) or else Heat (1995)");
+        e.reply_slots = "you could watch <movie> or else <movie>".into();
+        (e.recommending, e.rejected) = (true, vec![ItemId(7)]);
+        let titles = |i: ItemId| (i == ItemId(7)).then(|| "Saw (2004)".to_string());
+        let d = degrade(&[e.clone()], &[Degradation::RejectedItem], &titles, Stream::new(1));
+        assert_eq!(d.iter().map(|d| d.score).collect::<Vec<_>>(), [1.0, 0.0]);
+        assert_eq!(d[1].reply, "you could watch Saw (2004) or else Saw (2004)");
+        e.recommending = false;
+        assert!(degrade(&[e], &[Degradation::RejectedItem], &titles, Stream::new(1)).is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! Invariants: one [`catalogue::Catalogue::mentions`] answers for everybody which films a text names; films are
 //! ReDial ids from import to report; nothing is dropped silently.
 
+pub mod aspects;
 pub mod catalogue;
 pub mod critic_rows;
 pub mod degradations;

@@ -62,7 +62,7 @@ struct Row {
 }
 
 /// USS writes a title as `"Title (Year)"`, percent-encoded in places, and an unknown one as `"@id."`.
-fn plain(s: &str) -> String {
+pub(crate) fn plain(s: &str) -> String {
     let s = text::clean(s);
     let mut out: Vec<u8> = Vec::with_capacity(s.len());
     let b = s.as_bytes();
@@ -84,7 +84,7 @@ fn plain(s: &str) -> String {
 }
 
 /// Title quotes removed: `"Title (Year)"` reads `Title (Year)`, as policies write it.
-fn unquote_titles(s: &str) -> String {
+pub(crate) fn unquote_titles(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     let mut rest = s;
     while let Some(open) = rest.find('"') {
@@ -119,20 +119,23 @@ fn print(s: &str) -> Option<String> {
 }
 
 impl TextIndex {
-    /// Indexes dialogues by their messages (titles cut out).
+    /// Indexes dialogues by their messages and their turns (titles cut out).
     pub fn new<'a>(dialogues: impl IntoIterator<Item = &'a Dialogue>) -> Self {
         let mut by_text: FxHashMap<String, Vec<u32>> = FxHashMap::default();
         for d in dialogues {
             for t in &d.turns {
-                for m in &t.messages {
+                let messages = t.messages.iter().map(|m| (m.start, m.end));
+                // Some data sets merge a speaker's messages.
+                let whole = (t.messages.len() > 1).then_some((0, t.text.len()));
+                for (start, end) in messages.chain(whole) {
                     let mut s = String::new();
-                    let mut from = m.start;
-                    let inside = t.mentions.iter().filter(|x| x.start >= m.start && x.end <= m.end);
+                    let mut from = start;
+                    let inside = t.mentions.iter().filter(|x| x.start >= start && x.end <= end);
                     for x in inside {
                         s.push_str(&t.text[from..x.start]);
                         from = x.end;
                     }
-                    s.push_str(&t.text[from..m.end]);
+                    s.push_str(&t.text[from..end]);
                     if let Some(f) = print(&s) {
                         by_text.entry(f).or_default().push(d.id);
                     }
@@ -140,6 +143,20 @@ impl TextIndex {
             }
         }
         Self { by_text }
+    }
+    /// Indexes the dialogues of a USS file by its own numbers, by messages and by turns.
+    pub fn of_uss(path: &Path) -> Result<Self> {
+        let mut by_text: FxHashMap<String, Vec<u32>> = FxHashMap::default();
+        for row in read_jsonl::<Row>(path)? {
+            let bare: Vec<(Role, String)> =
+                row.turns.iter().map(|t| (t.role, without_titles(&plain(&t.text)))).collect();
+            let turns = bare.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1);
+            let turns = turns.map(|run| run.iter().map(|(_, s)| s.as_str()).collect::<Vec<_>>().join(" "));
+            for f in bare.iter().filter_map(|(_, s)| print(s)).chain(turns.filter_map(|s| print(&s))) {
+                by_text.entry(f).or_default().push(row.uss_id);
+            }
+        }
+        Ok(Self { by_text })
     }
     /// The dialogue that holds at least 60 % of the tellable texts, and two of them if there are two. On the data
     /// here a true match holds over 80 %, small talk in common under 50 %.
@@ -163,7 +180,7 @@ impl TextIndex {
 }
 
 /// A USS text without its quoted titles and ids, for matching.
-fn without_titles(s: &str) -> String {
+pub(crate) fn without_titles(s: &str) -> String {
     let mut out = String::new();
     let mut rest = s;
     while let Some(open) = rest.find('"') {

@@ -219,3 +219,39 @@ fn satisfaction_leaves_out_held_out_dialogues() {
         None
     );
 }
+
+#[test]
+fn aspects_know_which_dialogue_they_are() {
+    let (Some(train), Some(valid), Some(test), Some(path), Some(uss)) = (
+        redial(Split::Train),
+        redial(Split::Valid),
+        redial(Split::Test),
+        shared("redial/aspects_abredial_turns.jsonl.gz"),
+        shared("redial/satisfaction_uss.jsonl.gz"),
+    ) else {
+        return;
+    };
+    let held_out = TextIndex::new(valid.dialogues.iter().chain(&test.dialogues));
+    let (train, uss) = (TextIndex::new(&train.dialogues), TextIndex::of_uss(&uss).expect("USS"));
+    let known = |texts: &[String]| {
+        let texts = || texts.iter().map(String::as_str);
+        let named = |prefix: &str, id: Option<u32>| id.map(|id| format!("{prefix}:{id}"));
+        named("redial", train.find(texts())).or_else(|| named("uss", uss.find(texts())))
+    };
+    let a = ecr_data::aspects::read(&path, &held_out, &known).expect("aspects");
+    let of = |p: &str| a.replies.iter().filter(|r| r.conv_id.starts_with(p)).count();
+    eprintln!(
+        "AB-ReDial: {} replies, {} lines malformed, {} dropped; replies of ReDial train {}, of USS {}, of neither {}",
+        a.replies.len(),
+        a.malformed,
+        a.dropped,
+        of("redial:"),
+        of("uss:"),
+        of("abredial:")
+    );
+    assert_eq!(a.malformed, 19);
+    assert!(a.dropped > 0 && a.replies.len() > 400);
+    let labels = a.replies.iter().flat_map(|r| [r.relevance, r.interestingness, r.overall]).flatten();
+    assert!(labels.clone().all(|x| (0.0..=1.0).contains(&x)) && labels.count() > 1200);
+    assert!(a.replies.iter().all(|r| r.context.len() % 4 == 2 && !r.reply.is_empty()));
+}

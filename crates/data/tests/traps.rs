@@ -2,7 +2,7 @@
 
 use ecr_core::{ItemId, Kind, Role, Stream};
 use ecr_data::catalogue::{Catalogue, Movie};
-use ecr_data::degradations::degrade;
+use ecr_data::degradations::{Degradation, degrade};
 use ecr_data::prepare::prepare;
 use ecr_data::recommend::recall::{recall, targets};
 use ecr_data::recommend::{Cooccurrence, Interactions};
@@ -262,6 +262,6 @@ fn recommenders_never_repeat_and_back_off_to_popularity() {
 #[test]
 fn degradations_keep_the_example() {
     let e = examples(&trapped());
-    let d = degrade(&e, Stream::new(3));
+    let d = degrade(&e, &Degradation::ALL, &|_| None, Stream::new(3));
     assert!(d.iter().filter(|d| d.level == 0).all(|d| e.iter().any(|e| e.reply == d.reply)));
 }

@@ -11,6 +11,7 @@ pub mod example;
 mod markdown;
 pub mod metric;
 pub mod names;
+pub mod vader;
 
 pub use bootstrap::Bootstrap;
 pub use compare::{Comparison, Report, compare};

@@ -6,6 +6,7 @@
 pub mod auditing;
 pub mod checkpoint;
 pub mod config;
+pub mod critic;
 pub mod graph;
 pub mod interrupt;
 pub mod lm;

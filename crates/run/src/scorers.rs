@@ -1,6 +1,7 @@
 //! Text scorers on an encoder: emotion classifiers and the quality critic, with tokenizer and files.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,15 @@ pub struct Scorer {
     max_len: usize,
     /// Hash of the files it was read from; empty while it is being trained.
     hash: String,
+}
+
+/// A reply in its context, as tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairInput {
+    /// Context and reply between the encoder's marks.
+    pub tokens: Vec<u32>,
+    /// Which of them are the reply.
+    pub reply: Range<usize>,
 }
 
 /// Tokens that begin an input, stand between its two parts, and end it.
@@ -84,6 +94,11 @@ impl Scorer {
         let max_len = c.max_len.min(bert.max_len());
         Ok(Self { bert, params, head, outputs, tokenizer, max_len, hash: String::new() })
     }
+    /// The same with a head (still zero) that also reads the states of the reply alone; for inputs that are pairs.
+    pub fn reading_replies(mut self) -> Self {
+        self.head = classify::zero_head(self.outputs.len(), 2 * self.bert.width());
+        self
+    }
     /// Tokens of a text, cut at the right.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = self.tokenizer.encode_with_specials(text)?;
@@ -93,43 +108,59 @@ impl Scorer {
         }
         Ok(ids)
     }
-    /// Tokens of a reply in its context, at most `max_len`: the context is cut from the left, the reply only where it
-    /// alone is longer than the encoder can read.
-    pub fn encode_pair(&self, context: &[Utterance], reply: &str, max_len: usize) -> Result<Vec<u32>> {
+    /// A reply in its context, at most `max_len` tokens: the context is cut from the left, the reply only where it alone is
+    /// longer than the encoder can read. The mark that parts the two also parts the turns of the context.
+    pub fn encode_pair(&self, context: &[Utterance], reply: &str, max_len: usize) -> Result<PairInput> {
         let [begin, between, end] = marks(&self.tokenizer);
         let around = [begin, between, end].iter().flatten().count();
         let mut reply = self.tokenizer.encode(reply)?;
         reply.truncate(self.bert.max_len().saturating_sub(around));
         let room = max_len.min(self.bert.max_len()).saturating_sub(reply.len() + around);
-        let text = context.iter().map(|u| u.text.as_str()).collect::<Vec<_>>().join(" ");
-        let context = self.tokenizer.encode(&text)?;
-        let context = &context[context.len().saturating_sub(room)..];
-        let mut ids: Vec<u32> = begin.into_iter().chain(context.iter().copied()).chain(between).collect();
-        ids.extend(reply);
-        ids.extend(end);
-        Ok(ids)
-    }
-    /// Applies `f` to packed batches of the inputs, results in their order.
-    fn batched(
-        &mut self,
-        inputs: &[Vec<u32>],
-        mut f: impl FnMut(&mut Bert, &Params, &Params, &Packed) -> Result<Vec<f64>>,
-    ) -> Result<Vec<f64>> {
-        let lengths: Vec<usize> = inputs.iter().map(Vec::len).collect();
-        let mut out = Vec::new();
-        for range in batches(&lengths, BUDGET) {
-            let batch = pack(&inputs[range]);
-            out.extend(f(&mut self.bert, &self.params, &self.head, &batch)?);
+        let mut said: Vec<u32> = Vec::new();
+        // From the last turn back: what is cut off need not be read.
+        for u in context.iter().rev() {
+            if said.len() > room {
+                break;
+            }
+            let mut turn = self.tokenizer.encode(&u.text)?;
+            if !said.is_empty() {
+                turn.extend(between);
+                turn.extend(&said);
+            }
+            said = turn;
         }
-        Ok(out)
+        let mut tokens: Vec<u32> = begin.into_iter().collect();
+        tokens.extend(&said[said.len().saturating_sub(room)..]);
+        tokens.extend(between);
+        let start = tokens.len();
+        tokens.extend(reply);
+        let reply = start..tokens.len();
+        tokens.extend(end);
+        if tokens.is_empty() {
+            tokens.push(0);
+        }
+        Ok(PairInput { tokens, reply })
     }
     /// Class probabilities, `[inputs, outputs]`.
     pub fn classify(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f64>> {
-        self.batched(inputs, |b, p, h, batch| classify::predict(b, p, h, batch))
+        let mut out = Vec::new();
+        for range in batches(&inputs.iter().map(Vec::len).collect::<Vec<_>>(), BUDGET) {
+            out.extend(classify::predict(&mut self.bert, &self.params, &self.head, &pack(&inputs[range]))?);
+        }
+        Ok(out)
     }
-    /// Sigmoid scores, `[inputs, outputs]`.
-    pub fn score(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f64>> {
-        self.batched(inputs, |b, p, h, batch| critic::predict(b, p, h, batch))
+    /// Logits of the heads, `[inputs, outputs]`.
+    pub fn logits(&mut self, inputs: &[PairInput]) -> Result<Vec<f64>> {
+        let mut out = Vec::new();
+        for range in batches(&inputs.iter().map(|i| i.tokens.len()).collect::<Vec<_>>(), BUDGET) {
+            let batch = pack_pairs(&inputs[range]);
+            out.extend(critic::predict_logits(&mut self.bert, &self.params, &self.head, &batch)?);
+        }
+        Ok(out)
+    }
+    /// Scores, `[inputs, outputs]`: sigmoids of the logits.
+    pub fn score(&mut self, inputs: &[PairInput]) -> Result<Vec<f64>> {
+        Ok(self.logits(inputs)?.into_iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect())
     }
     /// Writes `NAME.safetensors` (encoder and head), `config.json` and `tokenizer.json`.
     pub fn save(&self, dir: &Path, name: &str, extra: serde_json::Value) -> Result<()> {
@@ -144,6 +175,7 @@ impl Scorer {
         let mut config = self.bert.config().to_hf();
         config["outputs"] = json!(self.outputs);
         config["max_len"] = json!(self.max_len);
+        config["head_inputs"] = json!(self.head.tensor(0).len() / self.head.tensor(1).len());
         config["ecr"] = extra;
         let text = serde_json::to_vec_pretty(&config)
             .map_err(|e| Error::internal(format!("write a scorer's config: {e}")))?;
@@ -167,7 +199,8 @@ impl Scorer {
         let bytes = io::read(&file)?;
         let mut tensors = safetensors::parse(&bytes, &file.display().to_string())?;
         let params = fill_params(&Arc::new(shape.layout()), &mut tensors, "the encoder")?;
-        let head_layout: Arc<Layout> = classify::zero_head(outputs.len(), shape.hidden_size).layout;
+        let head_width = config["head_inputs"].as_u64().map_or(shape.hidden_size, |n| n as usize);
+        let head_layout: Arc<Layout> = classify::zero_head(outputs.len(), head_width).layout;
         let head = fill_params(&head_layout, &mut tensors, "the head")?;
         let tokenizer = Tokenizer::from_bytes(&io::read(&dir.join("tokenizer.json"))?, "tokenizer.json")?;
         let hash = io::blake3(&[bytes, config_bytes].concat())[..16].to_string();
@@ -183,6 +216,16 @@ impl Scorer {
 pub fn pack(inputs: &[Vec<u32>]) -> Packed {
     let mut batch = Packed::new();
     inputs.iter().for_each(|i| batch.push(i, &vec![false; i.len()]));
+    batch
+}
+
+/// Packs pairs; the reply's tokens are marked as scored.
+pub fn pack_pairs(inputs: &[PairInput]) -> Packed {
+    let mut batch = Packed::new();
+    for i in inputs {
+        let reply: Vec<bool> = (0..i.tokens.len()).map(|t| i.reply.contains(&t)).collect();
+        batch.push(&i.tokens, &reply);
+    }
     batch
 }
 

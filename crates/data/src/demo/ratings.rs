@@ -43,6 +43,7 @@ impl From<&Rated> for CriticRow {
             conv_id: format!("demo:{}", r.conversation_id),
             context: r.context.clone(),
             response: r.reply.clone(),
+            group: String::new(),
             scores: BTreeMap::from([(OVERALL.to_string(), score)]),
         }
     }

@@ -202,6 +202,18 @@ impl Layers {
         if !["demo", "redial"].contains(&c.data.source.as_str()) {
             return fail("data.source", "\"demo\" or \"redial\"");
         }
+        for (key, value) in [
+            ("critic.rank_weight", c.critic.rank_weight),
+            ("critic.form_weight", c.critic.form_weight),
+            ("critic.huber", c.critic.huber),
+        ] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return fail(key, "a number of at least 0");
+            }
+        }
+        if !(0.0..=1.0).contains(&c.critic.rated_share) {
+            return fail("critic.rated_share", "a number from 0 to 1");
+        }
         if !["none", "inverse"].contains(&c.emotion.class_weights.as_str()) {
             return fail("emotion.class_weights", "\"none\" or \"inverse\"");
         }

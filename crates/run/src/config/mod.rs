@@ -185,12 +185,18 @@ section! {
         micro_batch_tokens: usize = 4096,
         /// Passes over the data.
         epochs: u64 = 2,
-        /// Most training rows; 0 = all.
+        /// Most training rows a pass; 0 = all. Each pass sees others.
         max_rows: usize = 3000,
+        /// Share of them that people rated, as far as there are so many.
+        rated_share: f64 = 0.5,
         /// Longest input, tokens; the context is cut from the left, the reply never.
         max_length: usize = 128,
         /// Weight of the pairwise ranking loss.
         rank_weight: f64 = 0.5,
+        /// Weight, in it, of degradations of form for the head that learns satisfaction; 0 = none.
+        form_weight: f64 = 0.5,
+        /// Errors of a score above this count linearly (Huber); 0 = squared throughout.
+        huber: f64 = 0.0,
         /// Trained critic to use instead of training one (a directory, or a file in it).
         pretrained_path: String = String::new(),
     }

@@ -2,20 +2,27 @@
 
 use std::path::PathBuf;
 
-use ecr_algos::critic::{Batch, Objective, Pair, Target, critic_step, head_metrics};
-use ecr_algos::sft;
+use ecr_algos::agreement::calibrate;
+use ecr_algos::critic::{Batch, Objective, Target, critic_step};
 use ecr_core::optim::{AdamW, Schedule};
 use ecr_core::{Error, Result, io};
-use ecr_data::critic_rows::{CriticRow, heads};
+use ecr_data::critic_rows::CriticRow;
 use ecr_data::records::read_jsonl;
 use ecr_models::load::resolve_weights;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::critic::plan::{self, Budget, Labels};
+use crate::critic::report::{self, Baselines};
 use crate::graph::{Context, Stage};
 use crate::measure::batches;
 use crate::rundir::RunDir;
-use crate::scorers::{Scorer, pack};
+use crate::scorers::{PairInput, Scorer, pack_pairs};
+
+/// Most rated rows of a part that the critic is measured on, seeded.
+const RATED: usize = 1500;
+/// Most groups of each degradation that it is measured on, seeded.
+const GROUPS: usize = 50;
 
 pub(super) struct Critic;
 
@@ -27,7 +34,7 @@ impl Stage for Critic {
         "critic"
     }
     fn settings(&self, c: &Config) -> Json {
-        json!([c.critic, c.encoder, c.run.seed, c.run.precision])
+        json!([c.critic, c.encoder, c.run.seed, c.run.precision, c.eval.resamples])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         if !c.critic.pretrained_path.is_empty() {
@@ -45,34 +52,38 @@ impl Stage for Critic {
         if !c.critic.pretrained_path.is_empty() {
             return take(cx, &c.critic.pretrained_path);
         }
-        let read = |name: &str| read_jsonl::<CriticRow>(&cx.dir.data().join(format!("critic_{name}.jsonl")));
+        let data = cx.dir.data();
+        let read = |name: &str| read_jsonl::<CriticRow>(&data.join(format!("critic_{name}.jsonl")));
         let stream = cx.stream.child("critic");
-        // Seeded subsets: of training rows as configured, of the others a quarter of that.
-        let few = |name: &str, most: usize| -> Result<Vec<CriticRow>> {
-            let mut rows = read(name)?;
-            if c.critic.max_rows > 0 && rows.len() > most {
-                stream.child("subset").child(name).rng().shuffle(&mut rows);
-                rows.truncate(most);
-            }
-            Ok(rows)
-        };
-        let held = c.critic.max_rows.div_ceil(4);
-        let (rows, valid, test) = (few("train", c.critic.max_rows)?, few("valid", held)?, few("test", held)?);
-        let names: Vec<String> = heads(&rows).into_keys().collect();
+        let rows = read("train")?;
+        let labels = Labels::new(&rows);
+        let names = labels.names.clone();
         if names.is_empty() {
             return Err(Error::data("train the critic").expected("rows with a score").got("none"));
         }
-        let mut s = Scorer::fresh(&c, &cx.dir, cx.engine, names.clone(), stream.child("init"))?;
+        let fresh = Scorer::fresh(&c, &cx.dir, cx.engine, names.clone(), stream.child("init"))?;
+        let mut s = fresh.reading_replies();
         s.params.make_trainable();
-        let encode = |s: &Scorer, rows: &[CriticRow]| -> Result<Vec<Vec<u32>>> {
+        // Training begins at each head's mean label.
+        let bias = s.head.data.len() - names.len();
+        for h in 0..names.len() {
+            let mean = labels.mean(h).clamp(0.05, 0.95);
+            s.head.data[bias + h] = (mean / (1.0 - mean)).ln() as f32;
+        }
+        let encode = |s: &Scorer, rows: &[&CriticRow]| -> Result<Vec<PairInput>> {
             rows.iter().map(|r| s.encode_pair(&r.context, &r.response, c.critic.max_length)).collect()
         };
-        let inputs = encode(&s, &rows)?;
-        // A batch is a number of rows: each counts one.
-        let ones = vec![1; rows.len()];
-        let plan: Vec<Vec<usize>> = (0..c.critic.epochs)
-            .flat_map(|e| sft::epoch_batches(&ones, c.critic.batch_size, stream, e))
-            .collect();
+        let budget = Budget {
+            max_rows: c.critic.max_rows,
+            rated_share: c.critic.rated_share,
+            batch_size: c.critic.batch_size,
+        };
+        let plan: Vec<Vec<usize>> =
+            (0..c.critic.epochs).flat_map(|e| plan::epoch(&rows, budget, stream, e)).collect();
+        let objective = Objective {
+            rank_coef: c.critic.rank_weight,
+            huber: (c.critic.huber > 0.0).then_some(c.critic.huber),
+        };
         let checkpoints = cx.checkpoints("critic");
         let (mut done, mut log_len) = (0, 0);
         if let Some(found) = checkpoints.latest(|w| cx.voice.warn(w))? {
@@ -87,20 +98,22 @@ impl Stage for Critic {
         let mut progress = cx.progress("critic", total, done);
         for step in done..total {
             let which = &plan[step as usize];
-            let part: Vec<Vec<u32>> = which.iter().map(|&i| inputs[i].clone()).collect();
-            let lengths: Vec<usize> = part.iter().map(Vec::len).collect();
-            let micro_batches: Vec<_> =
-                batches(&lengths, c.critic.micro_batch_tokens).into_iter().map(|r| pack(&part[r])).collect();
             let part: Vec<&CriticRow> = which.iter().map(|&i| &rows[i]).collect();
-            let targets: Vec<Option<Target>> = part.iter().flat_map(|r| targets(r, &names)).collect();
-            let pairs = pairs(&part, &names);
+            let inputs = encode(&s, &part)?;
+            let lengths: Vec<usize> = inputs.iter().map(|i| i.tokens.len()).collect();
+            let micro_batches: Vec<_> = batches(&lengths, c.critic.micro_batch_tokens)
+                .into_iter()
+                .map(|range| pack_pairs(&inputs[range]))
+                .collect();
+            let targets: Vec<Option<Target>> = part.iter().flat_map(|r| labels.targets(r)).collect();
+            let pairs = plan::pairs(&part, &labels, c.critic.form_weight);
             let lr = c.critic.learning_rate * Schedule::Linear.factor(step, total / 10, total);
             let loss = critic_step(
                 &mut s.bert,
                 &mut s.params,
                 &mut s.head,
                 &Batch { micro_batches: &micro_batches, targets: &targets, pairs: &pairs },
-                &Objective { rank_coef: c.critic.rank_weight, huber: None },
+                &objective,
                 &adam,
                 (lr, 5.0 * lr),
                 1.0,
@@ -117,29 +130,30 @@ impl Stage for Critic {
             progress.tick(&format!("loss {loss:.3}"));
         }
         drop(progress);
+        let baselines = Baselines::fit(&rows, &labels);
         let mut history = serde_json::Map::new();
-        for (split, held) in [("valid", &valid), ("test", &test)] {
-            let scores = s.score(&encode(&s, held)?)?;
-            let mut report = serde_json::Map::new();
-            for (h, name) in names.iter().enumerate() {
-                let mean = mean(rows.iter().filter_map(|r| r.scores.get(name)).map(|x| x.score));
-                let (mut p, mut y) = (Vec::new(), Vec::new());
-                for (i, r) in held.iter().enumerate() {
-                    if let Some(label) = r.scores.get(name) {
-                        p.push(scores[i * names.len() + h]);
-                        y.push(label.score);
-                    }
-                }
-                if y.len() >= 2 {
-                    let metrics = head_metrics(&p, &y, mean);
-                    for (key, value) in metrics.iter() {
-                        cx.note(&format!("{split}_{name}_{key}"), value);
-                    }
-                    report.insert(name.clone(), json!(metrics));
-                }
+        for split in ["valid", "test"] {
+            let held = plan::measured(read(split)?, RATED, GROUPS, stream.child("measured").child(split));
+            let mut z = s.logits(&encode(&s, &held.iter().collect::<Vec<_>>())?)?;
+            if split == "valid" {
+                let found = calibrate_heads(&mut s, &labels, &held, &mut z);
+                history.insert("calibration".into(), found);
             }
-            history.insert(split.to_string(), Json::Object(report));
+            let stream = stream.child("report").child(split);
+            let report = report::report(&held, &z, &labels, &baselines, c.eval.resamples, stream)?;
+            for (key, value) in report::notes(&report) {
+                cx.note(&format!("{split}_{key}"), value);
+            }
+            history.insert(split.to_string(), report);
         }
+        let sources: Vec<Json> = labels
+            .sources
+            .iter()
+            .map(|((head, source), x)| {
+                json!({"head": head, "source": source, "rows": x.rows, "mean": x.mean, "sd": x.sd})
+            })
+            .collect();
+        history.insert("sources".into(), sources.into());
         history.insert("steps".into(), total.into());
         let text = serde_json::to_vec_pretty(&history)
             .map_err(|e| Error::internal(format!("write the critic's history: {e}")))?;
@@ -147,6 +161,28 @@ impl Stage for Critic {
         io::atomic_write(&dir.join("training_history.json"), &text)?;
         s.save(&dir, CRITIC_FILE, json!({"heads": names, "max_length": c.critic.max_length}))
     }
+}
+
+/// Scale and shift of each head's logits that fit validation labels best, written into head and logits. What is reported on
+/// validation is therefore fitted on it; the test part is not.
+fn calibrate_heads(s: &mut Scorer, labels: &Labels, rows: &[CriticRow], z: &mut [f64]) -> Json {
+    let (n, mut out) = (labels.names.len(), serde_json::Map::new());
+    let width = s.head.tensor(0).len() / n;
+    for (h, name) in labels.names.iter().enumerate() {
+        let known: Vec<(f64, f64)> =
+            rows.iter().enumerate().filter_map(|(i, r)| Some((z[i * n + h], labels.label(r, h)?))).collect();
+        let (x, y): (Vec<f64>, Vec<f64>) = known.into_iter().unzip();
+        if x.len() < 20 {
+            continue;
+        }
+        let (scale, shift) = calibrate(&x, &y);
+        s.head.data[h * width..(h + 1) * width].iter_mut().for_each(|w| *w *= scale as f32);
+        let bias = &mut s.head.data[n * width + h];
+        *bias = (scale * f64::from(*bias) + shift) as f32;
+        z.iter_mut().skip(h).step_by(n).for_each(|z| *z = scale * *z + shift);
+        out.insert(name.clone(), json!({"scale": scale, "shift": shift}));
+    }
+    Json::Object(out)
 }
 
 /// Uses a critic that was trained elsewhere; a `.pth` path means the safetensors beside it.
@@ -167,34 +203,4 @@ fn take(cx: &mut Context, path: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn targets(r: &CriticRow, names: &[String]) -> Vec<Option<Target>> {
-    names.iter().map(|n| r.scores.get(n).map(|s| Target { value: s.score, weight: 1.0 })).collect()
-}
-
-/// Pairs of one batch whose order is known: same conversation and source, different scores.
-fn pairs(rows: &[&CriticRow], names: &[String]) -> Vec<Pair> {
-    let mut out = Vec::new();
-    for (head, name) in names.iter().enumerate() {
-        for (i, a) in rows.iter().enumerate() {
-            for (j, b) in rows.iter().enumerate().skip(i + 1) {
-                let (Some(x), Some(y)) = (a.scores.get(name), b.scores.get(name)) else { continue };
-                if x.source == y.source && x.score != y.score {
-                    let (better, worse) = if x.score > y.score { (i, j) } else { (j, i) };
-                    out.push(Pair { better, worse, head, weight: 1.0 });
-                }
-            }
-        }
-    }
-    out
-}
-
-fn mean(xs: impl Iterator<Item = f64>) -> f64 {
-    let (mut n, mut sum) = (0.0, 0.0);
-    for x in xs {
-        n += 1.0;
-        sum += x;
-    }
-    if n > 0.0 { sum / n } else { 0.0 }
 }

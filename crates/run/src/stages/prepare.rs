@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ecr_core::{Error, Result, io};
 use ecr_data::catalogue::Catalogue;
 use ecr_data::critic_rows::{self, CriticRow};
-use ecr_data::degradations::degrade;
+use ecr_data::degradations::{Degradation, degrade};
 use ecr_data::prepare::prepare;
 use ecr_data::recommend::recall::{recall, targets};
 use ecr_data::recommend::{Cooccurrence, Interactions};
@@ -14,7 +14,7 @@ use ecr_data::recommend::{Cooccurrence, Interactions};
 use ecr_data::records::{RecordOptions, split_examples, to_jsonl};
 use ecr_data::redial::{Corpus, Dialogue, ImportOptions, Split, check_limit, import, import_bytes};
 use ecr_data::satisfaction::{self, TextIndex};
-use ecr_data::{demo, records};
+use ecr_data::{aspects, demo, records};
 use ecr_models::chat::PLAIN_SPECIALS;
 use ecr_models::tokenizer::Tokenizer;
 use serde_json::{Value as Json, json};
@@ -61,6 +61,7 @@ impl Stage for Prepare {
         files.push(root.join("kg/movies.jsonl.gz"));
         files.push(root.join("redial/train_interactions.jsonl.gz"));
         files.push(root.join("redial/satisfaction_uss.jsonl.gz"));
+        files.push(root.join("redial/aspects_abredial_turns.jsonl.gz"));
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -109,13 +110,22 @@ impl Stage for Prepare {
                 cx.note("uss_dialogues_dropped", found.dropped);
                 found.replies.iter().map(CriticRow::from).collect()
             } else {
-                cx.voice.warn("no satisfaction_uss.jsonl.gz: the critic has no head for overall quality");
+                cx.voice.warn("no satisfaction_uss.jsonl.gz: the critic learns satisfaction from fewer people, or not at all");
                 Vec::new()
             }
         };
+        if !demo {
+            rows.extend(rated_aspects(cx, &c, &held_out, &train)?);
+        }
         let examples = split_examples(&corpus, Split::Train);
-        let few: Vec<records::Example> = examples.into_iter().step_by(if demo { 4 } else { 8 }).collect();
-        rows.extend(degrade(&few, cx.stream.child("degradations")).iter().map(CriticRow::from));
+        let few: Vec<records::Example> = examples.iter().step_by(if demo { 4 } else { 8 }).cloned().collect();
+        let (stream, titles) = (cx.stream.child("degradations"), |i| catalogue.name(i).map(str::to_string));
+        let by_degrees: Vec<Degradation> =
+            Degradation::ALL.into_iter().filter(|k| *k != Degradation::RejectedItem).collect();
+        rows.extend(degrade(&few, &by_degrees, &titles, stream).iter().map(CriticRow::from));
+        // Few replies come after a film was turned down: all of them.
+        let spoilt = degrade(&examples, &[Degradation::RejectedItem], &titles, stream);
+        rows.extend(spoilt.iter().map(CriticRow::from));
         let (rest, test) = critic_rows::split(rows, HELD_OUT, cx.stream.child("critic test"));
         let (train_rows, valid) = critic_rows::split(rest, HELD_OUT, cx.stream.child("critic valid"));
         for (name, rows) in [("train", &train_rows), ("valid", &valid), ("test", &test)] {
@@ -151,6 +161,33 @@ impl Stage for Prepare {
         }
         Ok(())
     }
+}
+
+/// Rows of AB-ReDial, under the conversation names that the other rows bear.
+fn rated_aspects(
+    cx: &mut Context,
+    c: &Config,
+    held_out: &[Dialogue],
+    train: &[Dialogue],
+) -> Result<Vec<CriticRow>> {
+    let root = Path::new(&c.data.path).join("redial");
+    let path = root.join("aspects_abredial_turns.jsonl.gz");
+    if !path.exists() {
+        cx.voice.warn("no aspects_abredial_turns.jsonl.gz: the critic has no head for engagement");
+        return Ok(Vec::new());
+    }
+    let uss = root.join("satisfaction_uss.jsonl.gz");
+    let uss = uss.exists().then(|| TextIndex::of_uss(&uss)).transpose()?;
+    let train = TextIndex::new(train);
+    let known = |texts: &[String]| {
+        let texts = || texts.iter().map(String::as_str);
+        let redial = train.find(texts()).map(|id| format!("redial:{id}"));
+        redial.or_else(|| Some(format!("uss:{}", uss.as_ref()?.find(texts())?)))
+    };
+    let found = aspects::read(&path, &TextIndex::new(held_out), &known)?;
+    cx.note("abredial_lines_dropped", found.dropped);
+    cx.note("abredial_lines_malformed", found.malformed);
+    Ok(found.replies.iter().map(CriticRow::from).collect())
 }
 
 fn from_demo(c: &Config) -> Result<(Corpus, Catalogue, Interactions)> {
