@@ -23,10 +23,15 @@ fn facts(row: &CriticRow) -> [f64; 2] {
     [row.response.split_whitespace().count() as f64, vader::compound(&row.response)]
 }
 
+/// A head and a source of its labels.
+type HeadSource = (usize, String);
+/// Facts and labels of some rows.
+type Points = (Vec<[f64; 2]>, Vec<f64>);
+
 /// Baselines fitted on training rows.
 pub struct Baselines {
-    /// Label from fact, by head and source.
-    maps: BTreeMap<(usize, String), [ScoreMap; 2]>,
+    /// Label from fact.
+    maps: BTreeMap<HeadSource, [ScoreMap; 2]>,
     /// Whether the better version has more (1) or less (-1) of the fact, by degradation.
     signs: BTreeMap<String, [f64; 2]>,
 }
@@ -34,7 +39,7 @@ pub struct Baselines {
 impl Baselines {
     /// Least squares for ratings, the more frequent direction for degradations.
     pub fn fit(rows: &[CriticRow], labels: &Labels) -> Self {
-        let mut points: BTreeMap<(usize, String), (Vec<[f64; 2]>, Vec<f64>)> = BTreeMap::new();
+        let mut points: BTreeMap<HeadSource, Points> = BTreeMap::new();
         let mut votes: BTreeMap<String, [f64; 2]> = BTreeMap::new();
         for r in rows.iter().filter(|r| rated(r)) {
             for (h, name) in labels.names.iter().enumerate() {
@@ -52,7 +57,7 @@ impl Baselines {
             let v = votes.entry(s.source.clone()).or_default();
             (0..2).filter(|&k| b[k] != w[k]).for_each(|k| v[k] += (b[k] - w[k]).signum());
         }
-        let map = |(key, (x, y)): ((usize, String), (Vec<[f64; 2]>, Vec<f64>))| {
+        let map = |(key, (x, y)): (HeadSource, Points)| {
             let fit = |k: usize| ScoreMap::fit(&x.iter().map(|x| x[k]).collect::<Vec<_>>(), &y);
             (key, [fit(0), fit(1)])
         };
