@@ -3,9 +3,10 @@
 use super::Tree;
 
 /// The workspace's crates, lowest first. A crate may depend on earlier ones only.
-const ORDER: [&str; 9] = ["core", "kernels", "data", "models", "rewards", "algos", "eval", "run", "cli"];
-/// Crates that Cargo.lock may hold.
-const MOST: usize = 200;
+const ORDER: [&str; 10] =
+    ["core", "kernels", "data", "models", "rewards", "judge", "algos", "eval", "run", "cli"];
+/// Crates that Cargo.lock may hold. Twenty of them are for Windows alone and never built here.
+const MOST: usize = 220;
 
 /// Dependencies (all kinds) on crates that come later, and crates that the order does not know.
 pub(super) fn layers(tree: &Tree) -> Vec<String> {
@@ -98,10 +99,10 @@ mod tests {
     #[test]
     fn too_many_crates_are_found() {
         assert_eq!(
-            lock(&Tree::of(&[("Cargo.lock", &"[[package]]\n".repeat(201))])),
-            ["Cargo.lock: 201 crates"]
+            lock(&Tree::of(&[("Cargo.lock", &"[[package]]\n".repeat(MOST + 1))])),
+            ["Cargo.lock: 221 crates"]
         );
-        assert!(lock(&Tree::of(&[("Cargo.lock", &"[[package]]\n".repeat(200))])).is_empty());
+        assert!(lock(&Tree::of(&[("Cargo.lock", &"[[package]]\n".repeat(MOST))])).is_empty());
         assert_eq!(lock(&Tree::default()).len(), 1);
     }
 }

@@ -66,7 +66,7 @@ type Rule = (&'static str, fn(&Tree) -> Vec<String>);
 
 const RULES: &[Rule] = &[
     ("a crate depends on lower ones only (ARCHITECTURE.md)", crates::layers),
-    ("Cargo.lock holds at most 200 crates", crates::lock),
+    ("Cargo.lock holds at most 220 crates", crates::lock),
     ("a source file has at most 800 lines, tests excluded", source::size),
     ("`unsafe` is found in crates/kernels alone", source::unsafe_code),
     ("no unwrap, expect, todo or unimplemented outside tests", source::unwraps),

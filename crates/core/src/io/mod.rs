@@ -33,6 +33,29 @@ pub fn read_to_string(path: &Path) -> Result<String> {
     })
 }
 
+/// Reads a text file that holds a secret: a regular file that nobody but its owner may read or write.
+///
+/// # Errors
+/// [`crate::Kind::Config`] for other permissions; the text is in no message.
+pub fn read_private(path: &Path) -> Result<String> {
+    let meta = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = meta.permissions().mode() & 0o777;
+        if !meta.is_file() || mode & 0o077 != 0 {
+            return Err(Error::config(format!("read the secret {}", path.display()))
+                .expected("a file of mode 0600")
+                .got(format!("mode {mode:04o}"))
+                .hint(format!("chmod 600 {}", path.display())));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = meta;
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    Ok(text)
+}
+
 /// Reads a file, unpacked if its name ends in `.gz`.
 pub fn read_maybe_gz(path: &Path) -> Result<Vec<u8>> {
     let raw = read(path)?;
@@ -158,6 +181,22 @@ mod tests {
         atomic_write(&path, b"two").unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(files_below(&dir).unwrap(), [path]);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = scratch("secret");
+        let path = dir.join("key");
+        atomic_write(&path, b"sk-1").unwrap();
+        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let got = read_private(&path);
+            assert_eq!(got.is_ok(), good, "{mode:o}");
+            assert!(good || !got.unwrap_err().to_string().contains("sk-1"));
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 
