@@ -259,7 +259,7 @@ pub(crate) fn faulty(share: f64, seed: u64) -> Mind {
 
 /// Items that differ; every third names a film.
 pub(crate) fn items(n: usize) -> Vec<Item> {
-    let film = |i: usize| if i % 3 == 0 { " Try Alien (1979)." } else { "" };
+    let film = |i: usize| if i.is_multiple_of(3) { " Try Alien (1979)." } else { "" };
     (0..n)
         .map(|i| Item {
             id: format!("item {i}"),
