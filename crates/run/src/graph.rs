@@ -234,6 +234,10 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             None => false,
         };
         if unchanged && !plan.force && !stale {
+            // A process that ended between proof and clearing left them.
+            if !plan.dry_run {
+                cx.checkpoints(name).clear()?;
+            }
             cx.voice.say(&format!("{name}: unchanged, skipped"));
             continue;
         }
