@@ -7,6 +7,8 @@ pub mod dpo;
 pub mod grpo;
 pub mod guards;
 pub mod losses;
+pub mod macpo;
+pub mod mappo;
 mod metrics;
 pub mod ppo;
 pub mod rloo;

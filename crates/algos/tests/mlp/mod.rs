@@ -88,7 +88,7 @@ impl Mlp {
         let mut out = Vec::new();
         for s in 0..batch.sequences() {
             let t = &batch.tokens[batch.range(s)];
-            for k in 1..t.len() {
+            for k in (1..t.len()).filter(|k| batch.scored[batch.starts[s] + k]) {
                 let previous = (k > 1).then(|| t[k - 1] as usize);
                 out.push((input(t[0] as usize, k - 1, previous), t[k] as usize));
             }
@@ -154,6 +154,28 @@ impl Mlp {
             out
         };
         prompts.iter().enumerate().map(draw).collect()
+    }
+    /// Draws one token at each `(prompt, position, previous)`.
+    pub fn choose(&mut self, p: &Params, at: &[(usize, usize, Option<usize>)], stream: Stream) -> Vec<u32> {
+        self.temperature = 1.0;
+        (0..INPUTS).for_each(|i| self.run(p, i));
+        let mut draws = stream.rng();
+        let one = |&(c, t, previous): &(usize, usize, Option<usize>)| {
+            let (mut u, mut v) = (draws.uniform(), 0);
+            let p = &self.prob[input(c, t, previous)];
+            while v < V - 1 && u >= p[v] {
+                u -= p[v];
+                v += 1;
+            }
+            v as u32
+        };
+        at.iter().map(one).collect()
+    }
+    /// Probabilities at `(prompt, position, previous)`.
+    pub fn probabilities(&mut self, p: &Params, c: usize, t: usize, previous: Option<usize>) -> [f64; V] {
+        self.temperature = 1.0;
+        self.run(p, input(c, t, previous));
+        self.prob[input(c, t, previous)]
     }
     /// Exact expected reward and KL to the uniform reference over `prompts`, by enumeration.
     pub fn exact(&mut self, p: &Params, prompts: usize, reward: &dyn Fn(usize, &[u32]) -> f64) -> (f64, f64) {
