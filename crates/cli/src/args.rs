@@ -126,6 +126,8 @@ pub(crate) enum Train {
     Rloo(Stage),
     /// A critic-free student: group-relative advantages (`grpo.dr = true`: Dr. GRPO)
     Grpo(Stage),
+    /// Several agents with one centralised critic
+    Mappo(Stage),
 }
 
 #[derive(Debug, Args)]

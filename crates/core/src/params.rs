@@ -102,6 +102,13 @@ impl Params {
     pub fn frozen_copy(&self) -> Self {
         Self::from_data(self.layout.clone(), self.data.clone())
     }
+    /// A copy that training can go on from: values, moments and step, gradients zero.
+    pub fn snapshot(&self) -> Self {
+        let mut copy = self.frozen_copy();
+        copy.grad.resize(self.grad.len(), 0.0);
+        (copy.m, copy.v, copy.step) = (self.m.clone(), self.v.clone(), self.step);
+        copy
+    }
     /// Allocates gradients and moments.
     pub fn make_trainable(&mut self) {
         let n = self.layout.len;

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod critic;
 pub mod graph;
+pub mod guarding;
 pub mod interrupt;
 pub mod lm;
 pub mod log;

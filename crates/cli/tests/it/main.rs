@@ -4,6 +4,7 @@
 mod bad_input;
 mod flags;
 mod kill;
+mod students;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

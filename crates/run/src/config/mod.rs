@@ -6,6 +6,8 @@ mod layers;
 mod presets;
 
 use ecr_algos::grpo::GrpoConfig;
+use ecr_algos::guards::GuardConfig;
+use ecr_algos::mappo::MappoConfig;
 use ecr_algos::ppo::PpoConfig;
 use ecr_algos::rloo::RlooConfig;
 use serde::{Deserialize, Serialize};
@@ -40,10 +42,16 @@ pub struct Config {
     pub value: Value,
     /// Alignment.
     pub ppo: PpoConfig,
+    /// Alarms of alignment, and what rolling back changes.
+    pub guard: GuardConfig,
     /// Critic-free alignment, leave-one-out baseline.
     pub rloo: RlooConfig,
     /// Critic-free alignment, group-relative advantage.
     pub grpo: GrpoConfig,
+    /// Alignment of several agents.
+    pub mappo: MappoConfig,
+    /// Who the agents are, and what becomes of them.
+    pub team: TeamSettings,
     /// Evaluation and comparison.
     pub eval: Eval,
 }
@@ -283,6 +291,22 @@ section! {
         learning_rate: f64 = 3e-3,
         /// Passes over the rollouts in each phase.
         epochs: u64 = 4,
+    }
+}
+section! {
+    /// The agents of MAPPO.
+    TeamSettings {
+        /// Agents: conversation, empathy, recommendation, and over again. Default 3.
+        num_agents: usize = 3,
+        /// How many times the components of its role count in an agent's own reward. Default 2.
+        emphasis: f64 = 2.0,
+        /// What the critic sees: `centralised` (role, prompt, the other agents' replies) or `own` (the prompt: independent
+        /// PPO). Default centralised.
+        critic: String = "centralised".into(),
+        /// What becomes the final model: the `best` agent on validation, or all `averaged`. Default best.
+        final_model: String = "best".into(),
+        /// Validation prompts that choose it. Default 64.
+        selection_prompts: usize = 64,
     }
 }
 section! {

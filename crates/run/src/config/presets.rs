@@ -12,6 +12,9 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("ppo-balanced", include_str!("../../../../configs/presets/ppo-balanced.toml")),
     ("ppo-conservative", include_str!("../../../../configs/presets/ppo-conservative.toml")),
     ("ppo-aggressive", include_str!("../../../../configs/presets/ppo-aggressive.toml")),
+    ("mappo-balanced", include_str!("../../../../configs/presets/mappo-balanced.toml")),
+    ("mappo-conservative", include_str!("../../../../configs/presets/mappo-conservative.toml")),
+    ("mappo-strong", include_str!("../../../../configs/presets/mappo-strong.toml")),
 ];
 
 /// The text of a preset.

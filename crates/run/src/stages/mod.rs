@@ -5,6 +5,7 @@ mod critic;
 mod emotion;
 mod eval;
 mod group;
+mod mappo;
 mod ppo;
 mod prepare;
 mod sft;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(ppo::Ppo),
         Box::new(group::Group::Rloo),
         Box::new(group::Group::Grpo),
+        Box::new(mappo::Mappo),
         Box::new(eval::Eval),
         Box::new(compare::Compare),
     ]

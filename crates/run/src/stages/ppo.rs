@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use ecr_algos::ppo::{PpoState, Rollout, ppo_step};
+use ecr_algos::guards::Guards;
+use ecr_algos::ppo::{PpoConfig, PpoState, Rollout, ppo_step};
 use ecr_algos::sft::epoch_batches;
 use ecr_algos::value_fit::{ScoreMap, ValueExample, held_out_explained_variance, value_fit_step};
 use ecr_core::optim::AdamW;
@@ -19,6 +20,7 @@ use serde_json::{Value as Json, json};
 use super::critic::CRITIC_FILE;
 use crate::config::Config;
 use crate::graph::{Context, Stage};
+use crate::guarding::{Proof, signals};
 use crate::lm::Lm;
 use crate::rewarding::composite;
 use crate::rundir::RunDir;
@@ -35,6 +37,9 @@ pub(crate) const NORMALISER_FILE: &str = "reward_normaliser.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     ppo: PpoState,
+    /// That of the last state which proved good, and the guards' memory.
+    good_ppo: PpoState,
+    guards: Guards,
     /// Normaliser now, and as it was fitted on the baseline.
     normaliser: NormaliserState,
     baseline_normaliser: NormaliserState,
@@ -49,6 +54,7 @@ impl Stage for Ppo {
     fn settings(&self, c: &Config) -> Json {
         json!([
             c.ppo,
+            c.guard,
             crate::rewarding::settings(c),
             c.value,
             c.policy,
@@ -92,7 +98,8 @@ impl Stage for Ppo {
 
         let checkpoints = cx.checkpoints("ppo");
         let (mut done, mut state);
-        match checkpoints.latest(|w| cx.voice.warn(w))? {
+        let found = checkpoints.latest(|w| cx.voice.warn(w))?;
+        match &found {
             Some(found) => {
                 state = found.state::<State>()?;
                 found.restore("student", &mut student)?;
@@ -109,13 +116,22 @@ impl Stage for Ppo {
                 let normaliser = sampler.reward.state().clone();
                 state = State {
                     ppo: PpoState::new(&c.ppo),
+                    good_ppo: PpoState::new(&c.ppo),
+                    guards: Guards::default(),
                     normaliser: normaliser.clone(),
                     baseline_normaliser: normaliser,
                     log_len: 0,
                     samples_len: 0,
                 };
                 done = 0;
-                checkpoints.save(1, &state, &[("student", &student), ("value", &head)])?;
+                let good = [("good_student", &student), ("good_value", &head)];
+                checkpoints.save(1, &state, &[("student", &student), ("value", &head), good[0], good[1]])?;
+            }
+        }
+        let mut proof = Proof::new(&[&student, &head], &state.good_ppo);
+        if let Some(found) = &found {
+            for (name, p) in ["good_student", "good_value"].into_iter().zip(&mut proof.good.0) {
+                found.restore(name, p)?;
             }
         }
         if let Ok(Json::Object(report)) = io::read(&cx.dir.log("value_warm_start.json"))
@@ -133,6 +149,13 @@ impl Stage for Ppo {
             sampler.reward.set_step(done);
             let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
             value.forget();
+            proof.begin(&[&student, &head], &state.ppo);
+            let (lr, _) = state.guards.factors(&c.guard);
+            let cfg = PpoConfig {
+                learning_rate: c.ppo.learning_rate * lr,
+                value_learning_rate: c.ppo.value_learning_rate * lr,
+                ..c.ppo.clone()
+            };
             let stats = ppo_step(
                 &mut policy,
                 &mut value,
@@ -141,12 +164,26 @@ impl Stage for Ppo {
                 &reference,
                 &batch.rollouts,
                 sampler.decoding,
-                &c.ppo,
+                &cfg,
                 &mut state.ppo,
                 stream,
                 done,
             )?;
-            log.write(&batch.record(done, &stats.metrics, &sampler.reward))?;
+            let mut record = batch.record(done, &stats.metrics, &sampler.reward);
+            let seen = signals(&stats.metrics, state.ppo.skipped - proof.before.1.skipped);
+            let (back, verdict) = proof.judge(&mut state.guards, &c.guard, &seen, done, &mut record);
+            if back {
+                cx.voice.warn(&format!(
+                    "ppo: update {done} raised {}; back to the last good state",
+                    record["guard/alarms"]
+                ));
+                (student, head) = (proof.good.0[0].snapshot(), proof.good.0[1].snapshot());
+                state.ppo = proof.good.1.clone();
+                state.ppo.kl.coef = c.ppo.kl_coef.max(state.ppo.kl.coef) * c.guard.kl_factor;
+                proof.good.1 = state.ppo.clone();
+            }
+            state.good_ppo = proof.good.1.clone();
+            log.write(&record)?;
             let shown = if c.run.log_all || c.run.debug { batch.texts.len() } else { 2 };
             let mut at = 0;
             for i in 0..batch.texts.len() {
@@ -169,10 +206,14 @@ impl Stage for Ppo {
                 stats.metrics.get("objective/kl").unwrap_or(0.0)
             ));
             let stop = cx.interrupted();
-            if (stop || done.is_multiple_of(c.run.checkpoint_every)) && done < c.ppo.steps {
+            let save = stop || verdict.is_err() || done.is_multiple_of(c.run.checkpoint_every);
+            if save && (done < c.ppo.steps || verdict.is_err()) {
                 state.normaliser = sampler.reward.state().clone();
                 (state.log_len, state.samples_len) = (log.sync()?, samples.sync()?);
-                checkpoints.save(done + 1, &state, &[("student", &student), ("value", &head)])?;
+                let good = [("good_student", &proof.good.0[0]), ("good_value", &proof.good.0[1])];
+                let now = [("student", &student), ("value", &head), good[0], good[1]];
+                checkpoints.save(done + 1, &state, &now)?;
+                verdict?;
                 if stop {
                     return Err(cx.stopped("ppo", done, c.ppo.steps));
                 }

@@ -1,0 +1,74 @@
+//! Optional students and the guards of alignment: they train, are measured, and continue to the bit.
+
+use std::process::Stdio;
+
+use crate::{Scratch, assert_same, ecr, files, finish, smoke};
+
+const ALSO: [&str; 4] =
+    ["--set", "run.also=[\"rloo\",\"grpo\",\"mappo\"]", "--set", "run.checkpoint_every=1"];
+
+#[test]
+fn optional_students_are_trained_measured_and_continue_to_the_bit() {
+    let s = Scratch::new("students");
+    let (code, _, err) = smoke(&s.join("calm"), &ALSO);
+    assert_eq!(code, 0, "{err}");
+    let calm = files(&s.join("calm"));
+    for name in ["rloo", "grpo", "mappo"] {
+        assert!(calm.contains_key(&format!("models/{name}_enhanced/model.safetensors")), "{name}");
+        assert!(calm.contains_key(&format!("evaluation_results/{name}/replies.json")), "{name}");
+        assert!(
+            calm[&format!("models/{name}_enhanced/model.safetensors")]
+                != calm["models/baseline_ecr/model.safetensors"]
+        );
+    }
+    assert!(calm.contains_key("models/mappo_enhanced/agents/empathy/model.safetensors"));
+
+    // Killed again and again at a later and later checkpoint, then to the end.
+    let dir = s.join("killed");
+    let path = dir.display().to_string();
+    let mut args = vec!["run", "smoke", "--quiet", "--out", &path];
+    args.extend(ALSO);
+    let mut kills = 0;
+    for _ in 0..12 {
+        let mut c = ecr(&args);
+        let status =
+            c.env("ECR_FAILPOINT", "commit.renamed=kill@4").stderr(Stdio::null()).stdout(Stdio::null());
+        if status.status().unwrap().success() {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 5, "only {kills} kills");
+    let (code, _, err) = smoke(&dir, &ALSO);
+    assert_eq!(code, 0, "{err}");
+    assert_same(&calm, &files(&dir), "students");
+}
+
+#[test]
+fn guards_roll_back_and_end_the_run_with_code_6() {
+    let s = Scratch::new("guard");
+    // No KL is below this limit: every update raises G2.
+    let never = ["--set", "guard.kl_limit=-1000", "--set", "guard.max_rollbacks=1"];
+    let (code, _, err) = smoke(&s.join("run"), &never);
+    assert_eq!(code, 6, "{err}");
+    assert!(err.contains("G2") && err.contains("1 rollback"), "{err}");
+    let log = String::from_utf8(files(&s.join("run"))["logs/ppo.metrics.jsonl"].clone()).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((log.lines().count(), &last["guard/alarms"][0]), (2, &serde_json::json!("G2")));
+    assert!(!s.join("run/models/rl_enhanced_ecr").exists());
+    // One rollback at the first update, then none: the run ends well, on half the learning rate.
+    let once = ["--set", "guard.kl_limit=-1000", "--set", "guard.max_rollbacks=100"];
+    let dir = s.join("patient");
+    let (code, _, err) = smoke(&dir, &once);
+    assert_eq!(code, 0, "{err}");
+    // Every update was undone: the student is the baseline.
+    let f = files(&dir);
+    assert_eq!(f["models/rl_enhanced_ecr/model.safetensors"], f["models/baseline_ecr/model.safetensors"]);
+    let path = dir.display().to_string();
+    assert_eq!(
+        finish(&mut ecr(&["train", "ppo", "--quiet", "--out", &path, "--set", "guard.kl_limit=1000"])).0,
+        0
+    );
+    let f = files(&dir);
+    assert!(f["models/rl_enhanced_ecr/model.safetensors"] != f["models/baseline_ecr/model.safetensors"]);
+}
