@@ -177,7 +177,7 @@ fn fresh(dir: &Path) -> Result<(), String> {
     std::fs::create_dir_all(dir).map_err(|e| format!("make {}: {e}", dir.display()))
 }
 
-/// Files below `dir` that must be equal: all but wall-clock figures and the lock.
+/// Files below `dir` that must be equal: all but wall-clock figures, `tracking/` (which holds them) and the lock.
 fn contents(dir: &Path) -> Result<BTreeSet<PathBuf>, String> {
     let mut out = BTreeSet::new();
     let mut open = vec![PathBuf::new()];
@@ -187,7 +187,9 @@ fn contents(dir: &Path) -> Result<BTreeSet<PathBuf>, String> {
             let entry = entry.map_err(|e| format!("list {}: {e}", here.display()))?;
             let name = inner.join(entry.file_name());
             if entry.path().is_dir() {
-                open.push(name);
+                if name != Path::new("tracking") {
+                    open.push(name);
+                }
             } else if entry.file_name() != ".lock" && name != Path::new("logs/timing.jsonl") {
                 out.insert(name);
             }
@@ -245,6 +247,8 @@ mod tests {
     fn differing_missing_and_extra_files_are_found_and_clocks_are_not() {
         let root = std::env::temp_dir().join(format!("ecr-torture-{}", std::process::id()));
         let (a, b) = (root.join("a"), root.join("b"));
+        fresh(&a.join("tracking/wandb")).unwrap();
+        std::fs::write(a.join("tracking/wandb/clock"), "9").unwrap();
         for (dir, texts) in [
             (&a, [("same", "1"), ("one", "abc"), ("logs/timing.jsonl", "5"), (".lock", "")]),
             (&b, [("same", "1"), ("two", "x"), ("logs/timing.jsonl", "6"), ("one", "abd")]),

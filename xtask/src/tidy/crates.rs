@@ -3,8 +3,8 @@
 use super::Tree;
 
 /// The workspace's crates, lowest first. A crate may depend on earlier ones only.
-const ORDER: [&str; 10] =
-    ["core", "kernels", "data", "models", "rewards", "judge", "algos", "eval", "run", "cli"];
+const ORDER: [&str; 11] =
+    ["core", "kernels", "data", "models", "rewards", "judge", "algos", "eval", "track", "run", "cli"];
 /// Crates that Cargo.lock may hold. Twenty of them are for Windows alone and never built here.
 const MOST: usize = 220;
 

@@ -1,4 +1,4 @@
-//! Append-only logs that can be cut back to a recorded length.
+//! Append-only files that can be cut back to a recorded length.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -44,9 +44,21 @@ impl AppendLog {
     pub fn line(&mut self, text: &str) -> Result<()> {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(b'\n');
-        self.file.write_all(&bytes).map_err(|e| Error::io("append to", &self.path, &e))?;
+        self.put(&bytes)
+    }
+    /// Appends bytes by a single write, at the fail point `append.bytes`.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        super::fail_point("append.bytes").map_err(|e| Error::io("append to", &self.path, &e))?;
+        self.put(bytes)
+    }
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io("append to", &self.path, &e))?;
         self.len += bytes.len() as u64;
         Ok(())
+    }
+    /// Bytes that it holds.
+    pub fn size(&self) -> u64 {
+        self.len
     }
     /// Flushes to the disk and gives the length, for a checkpoint.
     pub fn sync(&mut self) -> Result<u64> {
