@@ -128,6 +128,8 @@ pub(crate) enum Train {
     Grpo(Stage),
     /// Several agents with one centralised critic
     Mappo(Stage),
+    /// Rounds of contrast between weak teachers and a strong student
+    Macpo(Stage),
 }
 
 #[derive(Debug, Args)]

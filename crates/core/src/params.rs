@@ -116,6 +116,12 @@ impl Params {
         self.m.resize(n, 0.0);
         self.v.resize(n, 0.0);
     }
+    /// Starts the optimiser afresh: moments and step are zero.
+    pub fn forget_moments(&mut self) {
+        self.m.fill(0.0);
+        self.v.fill(0.0);
+        self.step = 0;
+    }
     /// Whether gradients are wanted.
     pub fn trainable(&self) -> bool {
         !self.grad.is_empty()

@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod lm;
 pub mod log;
 pub mod measure;
+pub mod preferences;
 pub mod prompting;
 pub mod rewarding;
 pub mod rundir;

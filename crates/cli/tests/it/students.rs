@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::{Scratch, assert_same, ecr, files, finish, smoke};
 
 const ALSO: [&str; 4] =
-    ["--set", "run.also=[\"rloo\",\"grpo\",\"mappo\"]", "--set", "run.checkpoint_every=1"];
+    ["--set", "run.also=[\"rloo\",\"grpo\",\"mappo\",\"macpo\"]", "--set", "run.checkpoint_every=1"];
 
 #[test]
 fn optional_students_are_trained_measured_and_continue_to_the_bit() {
@@ -13,7 +13,7 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
     let (code, _, err) = smoke(&s.join("calm"), &ALSO);
     assert_eq!(code, 0, "{err}");
     let calm = files(&s.join("calm"));
-    for name in ["rloo", "grpo", "mappo"] {
+    for name in ["rloo", "grpo", "mappo", "macpo"] {
         assert!(calm.contains_key(&format!("models/{name}_enhanced/model.safetensors")), "{name}");
         assert!(calm.contains_key(&format!("evaluation_results/{name}/replies.json")), "{name}");
         assert!(
@@ -21,6 +21,7 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
                 != calm["models/baseline_ecr/model.safetensors"]
         );
     }
+    assert!(calm.contains_key("macpo/round-2/student.jsonl") && calm.contains_key("macpo/round-1/verdict.json"));
     assert!(calm.contains_key("models/mappo_enhanced/agents/empathy/model.safetensors"));
 
     // Killed again and again at a later and later checkpoint, then to the end.
@@ -29,7 +30,7 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
     let mut args = vec!["run", "smoke", "--quiet", "--out", &path];
     args.extend(ALSO);
     let mut kills = 0;
-    for _ in 0..12 {
+    for _ in 0..20 {
         let mut c = ecr(&args);
         let status =
             c.env("ECR_FAILPOINT", "commit.renamed=kill@4").stderr(Stdio::null()).stdout(Stdio::null());

@@ -147,12 +147,7 @@ impl Layers {
     pub fn config(&self) -> Result<Config> {
         let mut root = serde_json::Map::new();
         for (key, (value, _)) in &self.values {
-            // Every key is `section.name`.
-            let (section, name) = key.split_once('.').unwrap_or(("", key));
-            let map = root.entry(section).or_insert_with(|| Json::Object(Default::default()));
-            if let Json::Object(map) = map {
-                map.insert(name.to_string(), value.clone());
-            }
+            place(&mut root, key, value.clone());
         }
         let config: Config = serde_json::from_value(Json::Object(root))
             .map_err(|e| Error::config("read the configuration").got(e.to_string()))?;
@@ -238,6 +233,21 @@ fn flatten(prefix: &str, value: &Json, f: &mut impl FnMut(String, &Json)) {
             }
         }
         _ => f(prefix.to_string(), value),
+    }
+}
+
+/// Puts a value at its place: a key is `section.name`, or `section.table.name`.
+fn place(map: &mut serde_json::Map<String, Json>, key: &str, value: Json) {
+    match key.split_once('.') {
+        None => {
+            map.insert(key.to_string(), value);
+        }
+        Some((section, rest)) => {
+            let inner = map.entry(section).or_insert_with(|| Json::Object(Default::default()));
+            if let Json::Object(inner) = inner {
+                place(inner, rest, value);
+            }
+        }
     }
 }
 

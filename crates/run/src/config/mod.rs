@@ -7,6 +7,7 @@ mod presets;
 
 use ecr_algos::grpo::GrpoConfig;
 use ecr_algos::guards::GuardConfig;
+use ecr_algos::macpo::MacpoConfig;
 use ecr_algos::mappo::MappoConfig;
 use ecr_algos::ppo::PpoConfig;
 use ecr_algos::rloo::RlooConfig;
@@ -50,6 +51,10 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// Alignment of several agents.
     pub mappo: MappoConfig,
+    /// Rounds of contrast between teachers and student.
+    pub macpo: MacpoConfig,
+    /// How MACPO's agents come to be, and what they answer.
+    pub teachers: Teachers,
     /// Who the agents are, and what becomes of them.
     pub team: TeamSettings,
     /// Evaluation and comparison.
@@ -291,6 +296,23 @@ section! {
         learning_rate: f64 = 3e-3,
         /// Passes over the rollouts in each phase.
         epochs: u64 = 4,
+    }
+}
+section! {
+    /// MACPO's agents.
+    Teachers {
+        /// Fine-tuning steps of each teacher on its shard of the dialogues, from the baseline. Default 20.
+        steps: usize = 20,
+        /// Fine-tuning steps of each negative agent on spoilt replies. Default 15.
+        negative_steps: usize = 15,
+        /// Learning rate of both. Default 2e-4.
+        learning_rate: f64 = 2e-4,
+        /// Training prompts of a round. Default 96.
+        prompts: usize = 96,
+        /// Temperature of every reply. Default 1.
+        temperature: f64 = 1.0,
+        /// Validation prompts that judge a round. Default 96.
+        held_out: usize = 96,
     }
 }
 section! {

@@ -5,6 +5,7 @@ mod critic;
 mod emotion;
 mod eval;
 mod group;
+mod macpo;
 mod mappo;
 mod ppo;
 mod prepare;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(group::Group::Rloo),
         Box::new(group::Group::Grpo),
         Box::new(mappo::Mappo),
+        Box::new(macpo::Macpo),
         Box::new(eval::Eval),
         Box::new(compare::Compare),
     ]

@@ -300,9 +300,7 @@ fn warm_start(
     fit(value, head, &truth, "returns")?;
     let both = held_out_explained_variance(value, head, &truth, &held, gamma)?;
     // Moments of the warm start do not belong to PPO's optimiser.
-    head.m.fill(0.0);
-    head.v.fill(0.0);
-    head.step = 0;
+    head.forget_moments();
     value.forget();
     Ok(json!({
         "explained_variance_zero": zero,
