@@ -11,6 +11,7 @@ pub mod macpo;
 pub mod mappo;
 mod metrics;
 pub mod ppo;
+pub mod preference;
 pub mod rloo;
 pub mod rollout;
 pub mod sft;
