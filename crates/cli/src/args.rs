@@ -36,6 +36,8 @@ pub(crate) enum Command {
     /// Audit and explain rewards
     #[command(subcommand)]
     Reward(crate::reward::Reward),
+    /// What the metrics of a run say about it
+    Diagnose(crate::diagnose::Diagnose),
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),
@@ -126,6 +128,8 @@ pub(crate) enum Train {
     Rloo(Stage),
     /// A critic-free student: group-relative advantages (`grpo.dr = true`: Dr. GRPO)
     Grpo(Stage),
+    /// The baseline tuned on a file of preferences (preferences.path)
+    Dpo(Stage),
     /// Several agents with one centralised critic
     Mappo(Stage),
     /// Rounds of contrast between weak teachers and a strong student

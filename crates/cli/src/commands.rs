@@ -32,11 +32,13 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Train(Train::Ppo(s)) => stage("ppo", s, guide),
         Command::Train(Train::Rloo(s)) => stage("rloo", s, guide),
         Command::Train(Train::Grpo(s)) => stage("grpo", s, guide),
+        Command::Train(Train::Dpo(s)) => stage("dpo", s, guide),
         Command::Train(Train::Mappo(s)) => stage("mappo", s, guide),
         Command::Train(Train::Macpo(s)) => stage("macpo", s, guide),
         Command::Eval(s) => stage("eval", s, guide),
         Command::Compare(c) => compare(c, guide),
         Command::Reward(r) => crate::reward::execute(r, guide),
+        Command::Diagnose(d) => crate::diagnose::execute(&d),
         Command::Config(c) => config(c, guide),
     }
 }

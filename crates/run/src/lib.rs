@@ -7,6 +7,7 @@ pub mod auditing;
 pub mod checkpoint;
 pub mod config;
 pub mod critic;
+pub mod diagnose;
 pub mod graph;
 pub mod guarding;
 pub mod interrupt;

@@ -1,20 +1,50 @@
-//! Preference files in TRL's standard format: one JSON object a line with `prompt`, `chosen` and `rejected`. Other keys
-//! (TRL ignores them) are kept apart: where the pair comes from.
+//! Preference files in TRL's JSONL formats: one object a line with `prompt`, `chosen` and `rejected`, each a text
+//! (standard) or a list of messages (conversational). Written are texts; other keys, which TRL ignores, say where a pair
+//! comes from.
 
 use std::path::Path;
 
 use ecr_core::{Error, Result, io};
 use serde::{Deserialize, Serialize};
 
+/// A message of TRL's conversational format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spoken {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A text, or messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// As it is, template included where there is one.
+    Text(String),
+    /// To go through the chat template.
+    Messages(Vec<Spoken>),
+}
+
+impl Said {
+    /// The text, or that of the last message.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text(t) => t,
+            Self::Messages(m) => m.last().map_or("", |m| m.content.as_str()),
+        }
+    }
+}
+
 /// One pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preference {
-    /// Prompt as text, template included.
-    pub prompt: String,
+    /// What was answered.
+    pub prompt: Said,
     /// Preferred response.
-    pub chosen: String,
+    pub chosen: Said,
     /// The other.
-    pub rejected: String,
+    pub rejected: Said,
     /// Who said the preferred one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen_by: Option<String>,
@@ -48,7 +78,8 @@ pub fn read(path: &Path) -> Result<Vec<Preference>> {
                 .files("nothing was changed")
         };
         let p: Preference = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
-        if [&p.prompt, &p.chosen, &p.rejected].iter().any(|t| t.trim().is_empty()) || p.chosen == p.rejected {
+        let empty = [&p.prompt, &p.chosen, &p.rejected].iter().any(|t| t.text().trim().is_empty());
+        if empty || p.chosen.text() == p.rejected.text() {
             return Err(bad(line.chars().take(80).collect()));
         }
         out.push(p);
@@ -69,15 +100,21 @@ mod tests {
     fn pairs_round_trip_and_bad_lines_are_named() {
         let dir = std::env::temp_dir().join(format!("ecr-preferences-{}", std::process::id()));
         let path = dir.join("pairs.jsonl");
+        let text = |t: &str| Said::Text(t.into());
         let pair = Preference {
-            prompt: "Hello".into(),
-            chosen: "Hi \"there\"".into(),
-            rejected: "No".into(),
+            prompt: text("Hello"),
+            chosen: text("Hi \"there\""),
+            rejected: text("No"),
             chosen_by: Some("teacher-0".into()),
             rejected_by: None,
         };
         write(&path, std::slice::from_ref(&pair)).unwrap();
         assert_eq!(read(&path).unwrap(), [pair]);
+        // TRL's conversational format.
+        let line = r#"{"prompt":[{"role":"user","content":"Hi"}],"chosen":[{"role":"assistant","content":"Yes"}],"rejected":"No"}"#;
+        io::atomic_write(&path, line.as_bytes()).unwrap();
+        let p = &read(&path).unwrap()[0];
+        assert_eq!((p.prompt.text(), p.chosen.text(), p.rejected.text()), ("Hi", "Yes", "No"));
         for bad in
             [r#"{"prompt":"a","chosen":"b","rejected":"b"}"#, r#"{"prompt":"a","chosen":"b"}"#, "x", ""]
         {

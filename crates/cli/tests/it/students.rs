@@ -21,8 +21,34 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
                 != calm["models/baseline_ecr/model.safetensors"]
         );
     }
-    assert!(calm.contains_key("macpo/round-2/student.jsonl") && calm.contains_key("macpo/round-1/verdict.json"));
+    assert!(
+        calm.contains_key("macpo/round-2/student.jsonl") && calm.contains_key("macpo/round-1/verdict.json")
+    );
     assert!(calm.contains_key("models/mappo_enhanced/agents/empathy/model.safetensors"));
+
+    // What a round of MACPO leaves can be learnt from by itself.
+    let other = s.join("dpo");
+    crate::copy(&s.join("calm"), &other);
+    let (out, pairs) = (
+        other.display().to_string(),
+        format!("preferences.path={}", other.join("macpo/round-1/student.jsonl").display()),
+    );
+    let (code, _, err) = finish(&mut ecr(&[
+        "train",
+        "dpo",
+        "--quiet",
+        "--out",
+        &out,
+        "--set",
+        &pairs,
+        "--set",
+        "dpo.learning_rate=1e-3",
+    ]));
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        files(&other)["models/dpo_enhanced/model.safetensors"]
+            != calm["models/baseline_ecr/model.safetensors"]
+    );
 
     // Killed again and again at a later and later checkpoint, then to the end.
     let dir = s.join("killed");

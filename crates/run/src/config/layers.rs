@@ -89,7 +89,8 @@ impl Layers {
         let name = path.display().to_string();
         self.toml(&text, &name, |line| Origin::File(name.clone(), line))?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        for key in ["data.path", "policy.path", "encoder.path", "critic.pretrained_path"] {
+        for key in ["data.path", "policy.path", "encoder.path", "critic.pretrained_path", "preferences.path"]
+        {
             let Some((Json::String(p), Origin::File(from, _))) = self.values.get_mut(key) else { continue };
             let there = dir.join(&*p);
             if *from == name && !p.is_empty() && there.exists() {

@@ -5,6 +5,7 @@ mod aliases;
 mod layers;
 mod presets;
 
+use ecr_algos::dpo::DpoConfig;
 use ecr_algos::grpo::GrpoConfig;
 use ecr_algos::guards::GuardConfig;
 use ecr_algos::macpo::MacpoConfig;
@@ -51,6 +52,10 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// Alignment of several agents.
     pub mappo: MappoConfig,
+    /// Tuning on a file of preferences.
+    pub dpo: DpoConfig,
+    /// That file.
+    pub preferences: Preferences,
     /// Rounds of contrast between teachers and student.
     pub macpo: MacpoConfig,
     /// How MACPO's agents come to be, and what they answer.
@@ -296,6 +301,15 @@ section! {
         learning_rate: f64 = 3e-3,
         /// Passes over the rollouts in each phase.
         epochs: u64 = 4,
+    }
+}
+section! {
+    /// A file of preferences.
+    Preferences {
+        /// JSONL with `prompt`, `chosen` and `rejected` (TRL's formats).
+        path: String = String::new(),
+        /// Passes over it. Default 1.
+        epochs: u64 = 1,
     }
 }
 section! {

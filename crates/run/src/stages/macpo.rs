@@ -29,7 +29,7 @@ use crate::graph::{Context, Stage};
 use crate::lm::Lm;
 use crate::log::JsonLog;
 use crate::measure::response_logp;
-use crate::preferences::{self, Preference};
+use crate::preferences::{self, Preference, Said};
 use crate::rewarding::{self, composite};
 use crate::rundir::RunDir;
 use crate::sampler::{Batch, Sampler, choose};
@@ -353,9 +353,9 @@ impl Job<'_> {
                 Some(by[c.source].0.clone())
             };
             rows.push(Preference {
-                prompt: self.lm.tokenizer.decode(&p.prompt, false)?,
-                chosen: self.lm.text(&p.chosen)?,
-                rejected: self.lm.text(&p.rejected)?,
+                prompt: Said::Text(self.lm.tokenizer.decode(&p.prompt, false)?),
+                chosen: Said::Text(self.lm.text(&p.chosen)?),
+                rejected: Said::Text(self.lm.text(&p.rejected)?),
                 chosen_by: said(&plus, positives, &p.chosen),
                 rejected_by: said(&minus, negatives, &p.rejected),
             });

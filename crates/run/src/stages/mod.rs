@@ -2,6 +2,7 @@
 
 mod compare;
 mod critic;
+mod dpo;
 mod emotion;
 mod eval;
 mod group;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(ppo::Ppo),
         Box::new(group::Group::Rloo),
         Box::new(group::Group::Grpo),
+        Box::new(dpo::Dpo),
         Box::new(mappo::Mappo),
         Box::new(macpo::Macpo),
         Box::new(eval::Eval),
