@@ -28,9 +28,7 @@ fn switch(name: &str, guide: &mut Guide) -> bool {
         "log_all" => set("run.log_all", "true"),
         "copy_only" => guide.to = Some("prepare"),
         "critic_only" => guide.to = Some("critic"),
-        "use_wandb" => guide.warnings.push(
-            "--use_wandb: no tracking service yet; metrics are in the run's logs/*.metrics.jsonl".into(),
-        ),
+        "use_wandb" => set("track.wandb", "true"),
         // The ppo stage is what `--use_rl` asks for, and both models are always evaluated.
         "use_rl" | "use_rl_eval" => {}
         _ => return false,
@@ -41,7 +39,6 @@ fn switch(name: &str, guide: &mut Guide) -> bool {
 /// Flags with a value that have no place here.
 fn unused(name: &str) -> Option<&'static str> {
     Some(match name {
-        "project" => "there is no tracking service yet",
         "train_data" | "val_data" => "the critic learns from the rows that `ecr data prepare` writes",
         "model_path" => "both models of the run directory are evaluated",
         _ => return None,
@@ -130,7 +127,7 @@ mod tests {
     fn the_guides_commands_are_understood() {
         let (rest, g) = of(
             "ecr train ppo --dataset redial --use_rl --rl_learning_rate 1e-5 --rl-batch-size=8 --rl_max_steps 5000 \
-                            --bleu_weight 1.0 --ppo_clip_epsilon 0.2 --output_dir ./x/models/rl_enhanced_ecr --use_wandb",
+                            --bleu_weight 1.0 --ppo_clip_epsilon 0.2 --output_dir ./x/models/rl_enhanced_ecr --use_wandb --project films",
         );
         assert_eq!(rest, ["ecr", "train", "ppo", "--out", "./x"]);
         let keys: Vec<&str> = g.set.iter().map(|s| s.1.as_str()).collect();
@@ -142,10 +139,12 @@ mod tests {
                 "ppo.batch_size",
                 "ppo.steps",
                 "reward.bleu",
-                "ppo.clip_range"
+                "ppo.clip_range",
+                "track.wandb",
+                "track.project"
             ]
         );
-        assert_eq!(g.warnings.len(), 1);
+        assert!(g.warnings.is_empty());
         let (_, g) = of("ecr train critic --learning_rate 2e-5 --num_epochs 5");
         assert_eq!(g.set[0].1, "critic.learning_rate");
         let (_, g) = of("ecr train sft --learning_rate 2e-5");

@@ -15,6 +15,7 @@ use crate::config::{Config, Layers};
 use crate::interrupt::Interrupt;
 use crate::log::{JsonLog, Progress, Voice};
 use crate::rundir::RunDir;
+use crate::tracking::Tracking;
 
 /// The settings that a run directory was begun with, for later commands on it.
 pub const CONFIG_FILE: &str = ".state/config.json";
@@ -34,6 +35,7 @@ pub struct Context {
     /// Numbers of this stage for run.json.
     pub summary: serde_json::Map<String, Json>,
     interrupt: Interrupt,
+    tracking: Tracking,
 }
 
 impl Context {
@@ -50,6 +52,7 @@ impl Context {
             dir,
             voice,
             interrupt: Interrupt::default(),
+            tracking: Tracking::default(),
             summary: serde_json::Map::new(),
         })
     }
@@ -59,7 +62,7 @@ impl Context {
     }
     /// A log of this run, cut to `len`.
     pub fn log(&self, name: &str, len: u64) -> Result<JsonLog> {
-        JsonLog::open(&self.dir.log(name), len)
+        JsonLog::tracked(&self.dir.log(name), len, &self.tracking)
     }
     /// Progress of a loop that writes a checkpoint and ends with [`Context::stopped`] when [`Context::interrupted`].
     pub fn progress(&self, what: &str, total: u64, done: u64) -> Progress {
@@ -209,6 +212,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         voice,
         summary: serde_json::Map::new(),
         interrupt: plan.interrupt.clone(),
+        tracking: Tracking::default(),
     };
     if !plan.dry_run {
         write_run_json(&cx, layers, stages)?;
@@ -217,9 +221,24 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         let text = serde_json::to_vec_pretty(&values)
             .map_err(|e| Error::internal(format!("write the settings: {e}")))?;
         io::atomic_write(&cx.dir.join(CONFIG_FILE), &text)?;
+        cx.tracking = Tracking::begin(&cx.config.track, layers, &cx.dir, voice);
     }
+    let picked: Vec<usize> = (0..stages.len()).filter(|i| chosen(*i)).collect();
+    let result = each(&mut cx, &picked, stages, layers, plan);
+    cx.tracking.finish(&result);
+    result
+}
+
+/// Runs the picked stages, or skips what is unchanged.
+fn each(
+    cx: &mut Context,
+    picked: &[usize],
+    stages: &[Box<dyn Stage>],
+    layers: &Layers,
+    plan: &Plan,
+) -> Result<()> {
     let mut stale = false;
-    for (_, stage) in stages.iter().enumerate().filter(|(i, _)| chosen(*i)) {
+    for stage in picked.iter().map(|i| &stages[*i]) {
         let name = stage.name();
         let proof = cx.dir.join(".state").join(format!("{name}.json"));
         let settings = io::blake3(stage.settings(&cx.config).to_string().as_bytes());
@@ -237,6 +256,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             // A process that ended between proof and clearing left them.
             if !plan.dry_run {
                 cx.checkpoints(name).clear()?;
+                cx.tracking.stage_skipped(name, &cx.dir, old.as_ref().map_or(&Json::Null, |d| &d.summary));
             }
             cx.voice.say(&format!("{name}: unchanged, skipped"));
             continue;
@@ -263,7 +283,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         cx.voice.say(&format!("{name}: begins"));
         cx.summary = serde_json::Map::new();
         let started = Instant::now();
-        stage.run(&mut cx)?;
+        stage.run(cx)?;
         let seconds = started.elapsed().as_secs_f64();
         let outputs = hashes(&cx.dir, &stage.outputs(&cx.dir))?;
         let done = Done { settings, inputs, outputs, summary: Json::Object(cx.summary.clone()) };
@@ -271,7 +291,8 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             serde_json::to_vec_pretty(&done).map_err(|e| Error::internal(format!("write {name}: {e}")))?;
         io::atomic_write(&proof, &text)?;
         cx.checkpoints(name).clear()?;
-        write_run_json(&cx, layers, stages)?;
+        write_run_json(cx, layers, stages)?;
+        cx.tracking.stage_done(name, &cx.summary);
         let path = cx.dir.log("timing.jsonl");
         let len = io::read(&path).map_or(0, |b| b.len() as u64);
         JsonLog::open(&path, len)?.write(&json!({"stage": name, "seconds": seconds}))?;
@@ -345,7 +366,7 @@ fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> R
     let config: BTreeMap<&String, &Json> = layers
         .values()
         .iter()
-        .filter(|(k, _)| !k.ends_with(".path") && k.as_str() != "run.threads")
+        .filter(|(k, _)| !k.ends_with(".path") && k.as_str() != "run.threads" && !k.starts_with("track."))
         .map(|(k, (v, _))| (k, v))
         .collect();
     // All kernels that had a part in the results, in order; one, unless the user allowed others.

@@ -21,4 +21,5 @@ pub mod rundir;
 pub mod sampler;
 pub mod scorers;
 pub mod stages;
+pub mod tracking;
 pub mod world;

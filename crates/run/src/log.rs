@@ -1,7 +1,7 @@
 //! What a run says: metrics as JSONL (equal to the bit on every run), times apart, progress on stderr.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ecr_core::io::AppendLog;
@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::interrupt::Steps;
+use crate::tracking::Tracking;
 
 /// How much a run says on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +35,29 @@ impl Voice {
 /// A JSONL file of one stage.
 pub struct JsonLog {
     log: AppendLog,
+    mirror: Option<(Tracking, PathBuf)>,
 }
 
 impl JsonLog {
     /// Continues a log at the length that a checkpoint recorded (0 to begin).
     pub fn open(path: &Path, len: u64) -> Result<Self> {
-        Ok(Self { log: AppendLog::open(path, len)? })
+        Ok(Self { log: AppendLog::open(path, len)?, mirror: None })
+    }
+    /// The same, mirrored by the run's trackers.
+    pub fn tracked(path: &Path, len: u64, tracking: &Tracking) -> Result<Self> {
+        let log = AppendLog::open(path, len)?;
+        tracking.opened(path);
+        Ok(Self { log, mirror: Some((tracking.clone(), path.to_path_buf())) })
     }
     /// Appends one record.
     pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
         let text =
             serde_json::to_string(record).map_err(|e| Error::internal(format!("write a log record: {e}")))?;
-        self.log.line(&text)
+        self.log.line(&text)?;
+        if let Some((tracking, path)) = &self.mirror {
+            tracking.line(path, &text);
+        }
+        Ok(())
     }
     /// Flushes and gives the length.
     pub fn sync(&mut self) -> Result<u64> {

@@ -117,6 +117,11 @@ impl Batch {
             record
                 .insert("rewards/gate_closed".into(), json!(closed as f64 / self.texts.len().max(1) as f64));
         }
+        // Each reply's own, for distributions.
+        let totals: Vec<f64> = self.breakdowns.iter().map(|b| b.total).collect();
+        let lengths: Vec<usize> = self.rollouts.iter().map(|r| r.response.len()).collect();
+        record.insert("rewards/total".into(), json!(totals));
+        record.insert("response_lengths".into(), json!(lengths));
         let unique: std::collections::BTreeSet<&String> = self.texts.iter().collect();
         record.insert("unique_responses".into(), json!(unique.len() as f64 / self.texts.len().max(1) as f64));
     }

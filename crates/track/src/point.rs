@@ -119,6 +119,10 @@ fn flatten(key: &str, value: &Json, point: &mut Point) {
         Json::Array(a) => {
             let numbers: Vec<f64> = a.iter().filter_map(Json::as_f64).collect();
             point.histograms.extend(Histogram::of(&numbers).map(|h| (key.into(), h)));
+            let texts: Vec<&str> = a.iter().filter_map(Json::as_str).collect();
+            if !texts.is_empty() {
+                point.texts.push((key.into(), texts.join(", ")));
+            }
         }
         Json::Null => {}
     }

@@ -26,6 +26,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("max_length", "critic.max_length"),
     ("batch_size", "critic.batch_size"),
     ("seed", "run.seed"),
+    ("project", "track.project"),
 ];
 
 /// The key that a guide flag sets.

@@ -64,6 +64,8 @@ pub struct Config {
     pub team: TeamSettings,
     /// Evaluation and comparison.
     pub eval: Eval,
+    /// Mirrors of the logs.
+    pub track: Track,
 }
 
 macro_rules! section {
@@ -364,5 +366,16 @@ section! {
         resamples: usize = 2000,
         /// Samples shown side by side.
         samples: usize = 12,
+    }
+}
+section! {
+    /// Mirrors of the logs in `tracking/`; they do not change results.
+    Track {
+        /// W&B offline run, for `wandb sync`. Default false.
+        wandb: bool = false,
+        /// TensorBoard event files. Default false.
+        tensorboard: bool = false,
+        /// Project of W&B. Default ecr.
+        project: String = "ecr".into(),
     }
 }
