@@ -34,7 +34,7 @@ pub struct Pair {
 pub struct Target {
     /// In [0, 1].
     pub value: f64,
-    /// Factor on its error, > 0: one over the variance of its source makes sources with narrow labels count.
+    /// Factor on its error, > 0: sources with narrow labels need a larger one to count.
     pub weight: f64,
 }
 

@@ -38,9 +38,33 @@ pub(crate) enum Command {
     Reward(crate::reward::Reward),
     /// What the metrics of a run say about it
     Diagnose(crate::diagnose::Diagnose),
+    /// Runs that differ in one setting, several seeds each
+    #[command(subcommand)]
+    Experiment(Experiment),
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Experiment {
+    /// PPO with and without warm start of the value function, and with and without the critic in it
+    CriticWarmstart(Trials),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trials {
+    /// `demo`, another preset, or a configuration file
+    #[arg(default_value = "demo")]
+    pub(crate) what: String,
+    /// Seeds, from run.seed on
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seeds: u64,
+    /// Directory of the runs
+    #[arg(long, default_value = "runs/critic-warmstart")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 /// Settings in layers: defaults, presets and files in the order given, --set, flags.

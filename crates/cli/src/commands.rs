@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ecr_core::{Error, Result, Stream, io};
 use ecr_run::config::{ALIASES, Layers, Origin, PRESETS, preset};
+use ecr_run::experiments::critic_warmstart;
 use ecr_run::graph::{self, Plan};
 use ecr_run::interrupt::Interrupt;
 use ecr_run::log::Voice;
@@ -12,7 +13,7 @@ use ecr_run::rundir::RunDir;
 use ecr_run::stages;
 use serde_json::{Value as Json, json};
 
-use crate::args::{Cli, Command, Compare, Config, Data, Run, Settings, Stage, Train};
+use crate::args::{Cli, Command, Compare, Config, Data, Experiment, Run, Settings, Stage, Train, Trials};
 use crate::guide::Guide;
 
 /// Writes to stdout; a closed pipe is the reader's choice, not an error.
@@ -39,6 +40,7 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Compare(c) => compare(c, guide),
         Command::Reward(r) => crate::reward::execute(r, guide),
         Command::Diagnose(d) => crate::diagnose::execute(&d),
+        Command::Experiment(Experiment::CriticWarmstart(t)) => critic_warmstart(&t, guide),
         Command::Config(c) => config(c, guide),
     }
 }
@@ -100,6 +102,25 @@ fn again(args: impl Iterator<Item = String>) -> String {
         |a: &String| !a.is_empty() && a.chars().all(|c| c.is_alphanumeric() || "-_=./:,@+%".contains(c));
     let quoted = |a: String| if plain(&a) { a } else { format!("'{}'", a.replace('\'', r"'\''")) };
     args.filter(|a| a != "--force").map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn critic_warmstart(t: &Trials, guide: &Guide) -> Result<()> {
+    if t.seeds == 0 {
+        return Err(Error::config("run the experiment").expected("--seeds of at least 1").got("0"));
+    }
+    let layers = layers(Some(&t.what), &t.settings, guide)?;
+    let plan = Plan { to: Some("ppo".into()), ..plan(&t.settings)? };
+    let voice = Voice { quiet: t.settings.quiet };
+    let found = critic_warmstart::run(&layers, &RunDir::new(&t.out), t.seeds, &plan, voice)?;
+    if plan.dry_run {
+        return Ok(());
+    }
+    if t.settings.json {
+        print(&json!(found).to_string());
+    } else {
+        print(&critic_warmstart::markdown(&found));
+    }
+    Ok(())
 }
 
 fn run(r: Run, guide: &Guide) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod critic;
 pub mod diagnose;
+pub mod experiments;
 pub mod graph;
 pub mod guarding;
 pub mod interrupt;

@@ -210,6 +210,9 @@ impl Layers {
         if !(0.0..=1.0).contains(&c.critic.rated_share) {
             return fail("critic.rated_share", "a number from 0 to 1");
         }
+        if !crate::experiments::critic_warmstart::ARMS.contains(&c.value.warm_start.as_str()) {
+            return fail("value.warm_start", "\"none\", \"returns\" or \"critic_and_returns\"");
+        }
         if !["none", "inverse"].contains(&c.emotion.class_weights.as_str()) {
             return fail("emotion.class_weights", "\"none\" or \"inverse\"");
         }

@@ -303,6 +303,8 @@ section! {
         learning_rate: f64 = 3e-3,
         /// Passes over the rollouts in each phase.
         epochs: u64 = 4,
+        /// What the value function is fitted to before PPO: `none`, `returns` of the rollouts, or `critic_and_returns`.
+        warm_start: String = "critic_and_returns".into(),
     }
 }
 section! {

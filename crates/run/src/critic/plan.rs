@@ -1,8 +1,9 @@
 //! Batches of critic rows in which known orders meet, and the labels and orders of a batch.
 //!
 //! A row that people rated stands alone; versions of one reply (a group) always share a batch. Sources that rate one
-//! quality on different scales are brought to the mean and spread of the largest; an error counts by the variance of the
-//! labels, so that ratings, which hardly differ, are not drowned by constructed labels, which span 0 to 1.
+//! quality on different scales are brought to the mean and spread of the largest; a squared error counts by one over the spread
+//! of the labels: an error of one spread then pulls at the logit alike, whether labels hardly differ (ratings) or span
+//! 0 to 1 (constructed). By one over the variance, the noise of ratings would drown everything else.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -100,7 +101,7 @@ impl Labels {
     /// Labels of a row, one a head.
     pub fn targets(&self, row: &CriticRow) -> impl Iterator<Item = Option<Target>> {
         (0..self.names.len()).map(|h| {
-            let weight = 1.0 / self.scales[h].sd.powi(2).max(1e-4);
+            let weight = 1.0 / self.scales[h].sd.max(1e-2);
             self.label(row, h).map(|value| Target { value, weight })
         })
     }
@@ -291,6 +292,6 @@ mod tests {
         let labels = Labels::new(&rows);
         assert_eq!(labels.label(rows.last().unwrap(), 1), None);
         let weight = |i: usize, h: usize| labels.targets(&rows[i]).nth(h).flatten().unwrap().weight;
-        assert!(weight(0, 1) > 5.0 * weight(12, 0), "narrow labels count more");
+        assert!(weight(0, 1) > 2.0 * weight(12, 0), "narrow labels count more");
     }
 }

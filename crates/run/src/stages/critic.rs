@@ -22,7 +22,7 @@ use crate::scorers::{PairInput, Scorer, pack_pairs};
 /// Most rated rows of a part that the critic is measured on, seeded.
 const RATED: usize = 1500;
 /// Most groups of each degradation that it is measured on, seeded.
-const GROUPS: usize = 50;
+const GROUPS: usize = 30;
 
 pub(super) struct Critic;
 
@@ -115,7 +115,7 @@ impl Stage for Critic {
                 &Batch { micro_batches: &micro_batches, targets: &targets, pairs: &pairs },
                 &objective,
                 &adam,
-                (lr, 5.0 * lr),
+                (lr, 10.0 * lr),
                 1.0,
             )?;
             log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;

@@ -295,9 +295,13 @@ fn warm_start(
     batch.rollouts[..split].iter().for_each(|r| seen.push_response(&r.prompt, &r.response));
     value.standardise(head, &seen)?;
     let zero = held_out_explained_variance(value, head, &truth, &held, gamma)?;
-    fit(value, head, &by_critic, "critic")?;
+    if c.value.warm_start == "critic_and_returns" {
+        fit(value, head, &by_critic, "critic")?;
+    }
     let critic_only = held_out_explained_variance(value, head, &truth, &held, gamma)?;
-    fit(value, head, &truth, "returns")?;
+    if c.value.warm_start != "none" {
+        fit(value, head, &truth, "returns")?;
+    }
     let both = held_out_explained_variance(value, head, &truth, &held, gamma)?;
     // Moments of the warm start do not belong to PPO's optimiser.
     head.forget_moments();
