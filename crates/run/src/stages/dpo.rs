@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use ecr_algos::dpo::{Pair, dpo_step, evaluate, pair_logps};
+use ecr_algos::preference::Text;
 use ecr_algos::sft::epoch_batches;
 use ecr_core::{Error, Params, Result, io};
 use ecr_models::chat::Message;
@@ -12,7 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::config::Config;
 use crate::graph::{Context, Stage};
 use crate::lm::Lm;
-use crate::preferences::{self, Said};
+use crate::preferences;
 use crate::rundir::RunDir;
 use crate::world::Choices;
 
@@ -113,8 +114,8 @@ fn pairs(lm: &Lm, c: &Config) -> Result<Vec<Pair>> {
     let mut out = Vec::new();
     for p in preferences::read(std::path::Path::new(&c.preferences.path))? {
         let mut prompt = match &p.prompt {
-            Said::Text(text) => lm.tokenizer.encode(text)?,
-            Said::Messages(said) => {
+            Text::Plain(text) => lm.tokenizer.encode(text)?,
+            Text::Messages(said) => {
                 let messages: Vec<Message> = said
                     .iter()
                     .map(|m| {
@@ -132,8 +133,8 @@ fn pairs(lm: &Lm, c: &Config) -> Result<Vec<Pair>> {
         prompt.drain(..prompt.len().saturating_sub(c.policy.context_max));
         out.push(Pair {
             prompt,
-            chosen: response(p.chosen.text())?,
-            rejected: response(p.rejected.text())?,
+            chosen: response(preferences::text(&p.chosen))?,
+            rejected: response(preferences::text(&p.rejected))?,
             weight: 1.0,
         });
     }

@@ -13,6 +13,7 @@ use ecr_algos::macpo::{
     Candidate, HeldOut, NegativeKind, Phase, Progress, ReferenceKind, Verdict, batches, build_pairs,
     drop_contradictions, judge, learn_step, repetition,
 };
+use ecr_algos::preference::{Record, Text};
 use ecr_algos::rollout::Rollout;
 use ecr_core::seam::{Completion, Decoding};
 use ecr_core::{Params, Result, Stream, io};
@@ -29,7 +30,7 @@ use crate::graph::{Context, Stage};
 use crate::lm::Lm;
 use crate::log::JsonLog;
 use crate::measure::response_logp;
-use crate::preferences::{self, Preference, Said};
+use crate::preferences;
 use crate::rewarding::{self, composite};
 use crate::rundir::RunDir;
 use crate::sampler::{Batch, Sampler, choose};
@@ -352,12 +353,15 @@ impl Job<'_> {
                 let c = of[i].iter().find(|c| c.response == response)?;
                 Some(by[c.source].0.clone())
             };
-            rows.push(Preference {
-                prompt: Said::Text(self.lm.tokenizer.decode(&p.prompt, false)?),
-                chosen: Said::Text(self.lm.text(&p.chosen)?),
-                rejected: Said::Text(self.lm.text(&p.rejected)?),
-                chosen_by: said(&plus, positives, &p.chosen),
-                rejected_by: said(&minus, negatives, &p.rejected),
+            let by = [
+                ("chosen_by", said(&plus, positives, &p.chosen)),
+                ("rejected_by", said(&minus, negatives, &p.rejected)),
+            ];
+            rows.push(Record {
+                prompt: Text::Plain(self.lm.tokenizer.decode(&p.prompt, false)?),
+                chosen: Text::Plain(self.lm.text(&p.chosen)?),
+                rejected: Text::Plain(self.lm.text(&p.rejected)?),
+                extra: by.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect(),
             });
         }
         preferences::write(&dir.join(format!("{name}.jsonl")), &rows)?;
