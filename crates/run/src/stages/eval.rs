@@ -153,7 +153,12 @@ fn measure(
     let overall = critic.outputs.iter().position(|o| o == "overall").unwrap_or(0);
     let values: Vec<f64> = critic.score(&inputs)?.chunks(heads).map(|s| s[overall]).collect();
     let own = response_logp(policy, params, &tokens, &done, BUDGET)?;
-    let base = response_logp(policy, baseline, &tokens, &done, BUDGET)?;
+    // The baseline is its own reference.
+    let base = if name == MODELS[0] {
+        own.clone()
+    } else {
+        response_logp(policy, baseline, &tokens, &done, BUDGET)?
+    };
 
     let mut examples = Vec::with_capacity(replies.len());
     for (i, r) in replies.iter().enumerate() {
