@@ -41,6 +41,8 @@ pub(crate) enum Command {
     /// Runs that differ in one setting, several seeds each
     #[command(subcommand)]
     Experiment(Experiment),
+    /// Rate replies with a language model as judge
+    Score(Box<crate::score::Score>),
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),

@@ -41,6 +41,7 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Reward(r) => crate::reward::execute(r, guide),
         Command::Diagnose(d) => crate::diagnose::execute(&d),
         Command::Experiment(Experiment::CriticWarmstart(t)) => critic_warmstart(&t, guide),
+        Command::Score(s) => crate::score::execute(&s),
         Command::Config(c) => config(c, guide),
     }
 }
@@ -97,7 +98,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
 }
 
 /// The command that continues this one: the same, but `--force` would begin afresh.
-fn again(args: impl Iterator<Item = String>) -> String {
+pub(crate) fn again(args: impl Iterator<Item = String>) -> String {
     let plain =
         |a: &String| !a.is_empty() && a.chars().all(|c| c.is_alphanumeric() || "-_=./:,@+%".contains(c));
     let quoted = |a: String| if plain(&a) { a } else { format!("'{}'", a.replace('\'', r"'\''")) };

@@ -5,6 +5,7 @@ mod commands;
 mod diagnose;
 mod guide;
 mod reward;
+mod score;
 
 use std::process::ExitCode;
 

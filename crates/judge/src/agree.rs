@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ecr_core::{Error, Result, Stream};
 use serde::Serialize;
 
+use crate::input::Labels;
 use crate::journal::Status;
 use crate::output::Record;
 use crate::scores::{HEADS, Scores};
@@ -183,6 +184,55 @@ pub fn agree(files: &[Vec<Record>], stream: Stream) -> Result<(Vec<Agreement>, V
         })
         .collect();
     Ok((out, mean))
+}
+
+/// Agreement with labels that are not a judge's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Beside {
+    /// Quality.
+    pub head: &'static str,
+    /// Who labelled, e.g. `uss`.
+    pub source: String,
+    /// Records with both.
+    pub n: usize,
+    /// Rank correlation.
+    pub spearman: Option<f64>,
+    /// Its 95 % interval, by conversation.
+    pub interval: Option<(f64, f64)>,
+    /// Rank correlation of the reply's length with the labels: what a ruler reaches.
+    pub spearman_length: Option<f64>,
+}
+
+/// Scores beside labels, one entry a quality and source. `lengths`: characters of each reply, by id.
+pub fn beside(
+    records: &[Record],
+    labels: &Labels,
+    lengths: &BTreeMap<&str, usize>,
+    stream: Stream,
+) -> Vec<Beside> {
+    let mut found: BTreeMap<(usize, &str), [Vec<f64>; 3]> = BTreeMap::new();
+    let mut clusters: BTreeMap<(usize, &str), Vec<&str>> = BTreeMap::new();
+    for r in records {
+        let (Some(scores), Some(own)) = (r.scores, labels.get(&r.id)) else { continue };
+        for (h, head) in HEADS.into_iter().enumerate() {
+            let Some(label) = own.get(head) else { continue };
+            let key = (h, label.source.as_str());
+            let [x, y, z] = found.entry(key).or_default();
+            x.push(scores.values()[h]);
+            y.push(label.score);
+            z.push(lengths.get(r.id.as_str()).map_or(0.0, |&n| n as f64));
+            clusters.entry(key).or_default().push(&r.conversation);
+        }
+    }
+    let entry = |(key, [x, y, z]): (&(usize, &str), &[Vec<f64>; 3])| Beside {
+        head: HEADS[key.0],
+        source: key.1.into(),
+        n: x.len(),
+        spearman: spearman(x, y),
+        interval: spearman_interval(x, y, &clusters[key], 1000, stream.child(HEADS[key.0]).child(key.1)),
+        spearman_length: spearman(z, y),
+    };
+    found.iter().map(entry).collect()
 }
 
 #[cfg(test)]

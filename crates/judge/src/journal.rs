@@ -167,20 +167,20 @@ impl Journal {
     /// # Errors
     /// [`ecr_core::Kind::Data`] for a line, other than a cut last one, that is none of ours.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = if path.exists() { io::read(path)? } else { Vec::new() };
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
         let mut folded = Folded::default();
-        for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
-            let event = serde_json::from_slice(line).map_err(|e| {
-                Error::data(format!("read the journal {}:{}", path.display(), i + 1))
-                    .expected("a line that `ecr score` wrote")
-                    .got(e.to_string())
-                    .files("nothing was changed")
-                    .hint("move the file away to score everything again")
-            })?;
-            folded.add(&event);
+        let log = AppendLog::open_exclusive(path, |bytes| fold(path, bytes, &mut folded))?;
+        Ok(Self { log, folded })
+    }
+    /// What a log says, without opening it for writing; a log that does not exist says nothing.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn peek(path: &Path) -> Result<Folded> {
+        let mut folded = Folded::default();
+        if path.exists() {
+            fold(path, &io::read(path)?, &mut folded)?;
         }
-        Ok(Self { log: AppendLog::open(path, whole as u64)?, folded })
+        Ok(folded)
     }
     /// Writes a line; it is on the disk when this returns.
     pub fn write(&mut self, event: &Event) -> Result<()> {
@@ -191,6 +191,22 @@ impl Journal {
         self.folded.add(event);
         Ok(())
     }
+}
+
+/// Folds whole lines; how many bytes they have.
+fn fold(path: &Path, bytes: &[u8], folded: &mut Folded) -> Result<usize> {
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+    for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
+        let event = serde_json::from_slice(line).map_err(|e| {
+            Error::data(format!("read the journal {}:{}", path.display(), i + 1))
+                .expected("a line that `ecr score` wrote")
+                .got(e.to_string())
+                .files("nothing was changed")
+                .hint("move the file away to score everything again")
+        })?;
+        folded.add(&event);
+    }
+    Ok(whole)
 }
 
 /// Where the journal of an output file lies.

