@@ -78,6 +78,17 @@ pub(crate) fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result
     for (flag, key, value) in &guide.set {
         l.flag(flag, key, value)?;
     }
+    if let Some(text) = &guide.sequence {
+        // The guide's trainer counts prompt and response together.
+        let response = l.config()?.eval.max_new;
+        let prompt = text.parse::<usize>().ok().and_then(|n| n.checked_sub(response)).filter(|&n| n > 0);
+        let prompt = prompt.ok_or_else(|| {
+            Error::config("read --max_length")
+                .expected(format!("tokens of prompt and response, more than eval.max_new = {response}"))
+                .got(text.clone())
+        })?;
+        l.flag("--max_length", "policy.context_max", &prompt.to_string())?;
+    }
     if let Some(n) = settings.threads {
         l.flag("--threads", "run.threads", &n.to_string())?;
     }
@@ -159,7 +170,7 @@ fn show(out: &Path, json: bool) -> Result<()> {
 /// One stage of a run directory.
 fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
     let saved = s.out.join(graph::CONFIG_FILE);
-    let layers = if s.settings.layers.is_empty() && saved.exists() {
+    let mut layers = if s.settings.layers.is_empty() && saved.exists() {
         let mut l = Layers::new();
         l.saved(&saved)?;
         s.settings.preset.iter().try_for_each(|p| lay(&mut l, p))?;
@@ -170,8 +181,15 @@ fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
     } else {
         layers(None, &s.settings, guide)?
     };
-    let plan = Plan { only: vec![name.into()], ..plan(&s.settings)? };
-    graph::run(&stages::all(), &layers, RunDir::new(&s.out), &plan, Voice { quiet: s.settings.quiet })?;
+    let voice = Voice { quiet: s.settings.quiet };
+    if let Some(path) = &guide.model {
+        evaluate_model(&mut layers, &s.out, path, voice)?;
+    }
+    // Scorers fill in the records' emotions, if there are records.
+    let labels = name == "emotion" && s.out.join("data/processed/manifest.json").exists();
+    let only = [name].into_iter().chain(labels.then_some("label")).map(String::from).collect();
+    let plan = Plan { only, ..plan(&s.settings)? };
+    graph::run(&stages::all(), &layers, RunDir::new(&s.out), &plan, voice)?;
     if plan.dry_run {
         return Ok(());
     }
@@ -190,6 +208,29 @@ fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
     Ok(())
 }
 
+/// `--model_path` of `ecr eval`: the run's own models are evaluated anyway; another directory takes the place of the
+/// baseline if it is called so, else of the student.
+fn evaluate_model(layers: &mut Layers, out: &Path, path: &str, voice: Voice) -> Result<()> {
+    let given = Path::new(path);
+    if !given.is_dir() {
+        return Err(Error::config("read --model_path")
+            .expected("a directory with a model, such as models/rl_enhanced_ecr of a run")
+            .got(path)
+            .files("nothing was changed"));
+    }
+    let dir = RunDir::new(out);
+    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
+    if [dir.baseline(), dir.rl_enhanced()].iter().any(|own| real(own) == real(given)) {
+        voice.say(&format!("{path} is a model of this run: both of its models are evaluated"));
+        return Ok(());
+    }
+    let baseline = real(given).file_name() == dir.baseline().file_name();
+    let (key, role) =
+        if baseline { ("eval.baseline_path", "baseline") } else { ("eval.rl_enhanced_path", "student") };
+    voice.say(&format!("{path} is evaluated as the {role} ({key})"));
+    layers.flag("--model_path", key, path)
+}
+
 fn compare(c: Compare, guide: &Guide) -> Result<()> {
     let [a, b] = c.files.as_slice() else { return stage("compare", c.stage, guide) };
     let layers = layers(None, &c.stage.settings, guide)?;
@@ -205,6 +246,7 @@ fn config(c: Config, guide: &Guide) -> Result<()> {
         Config::Presets => print(&PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join("\n")),
         Config::Flags => {
             print(&ALIASES.iter().map(|(f, k)| format!("--{f} = {k}")).collect::<Vec<_>>().join("\n"));
+            print(crate::guide::BY_COMMAND);
         }
         Config::Check { files } => {
             for f in files {

@@ -123,10 +123,16 @@ fn same_prompts(a: &Evaluation, b: &Evaluation) -> Result<()> {
     }
     let same = |i: &usize| {
         let (x, y) = (&x[*i], &y[*i]);
-        x.conversation == y.conversation && x.context == y.context && x.reference == y.reference
+        x.conversation == y.conversation
+            && x.context == y.context
+            && x.reference == y.reference
+            && x.labels == y.labels
     };
     if let Some(i) = (0..x.len()).find(|i| !same(i)) {
-        return err("the same prompts in the same order".into(), format!("another prompt at {i}"));
+        return err(
+            "the same prompts in the same order".into(),
+            format!("another prompt, reference or label at {i}"),
+        );
     }
     let (x, y) = (&a.run.reference_nll, &b.run.reference_nll);
     let same = x.len() == y.len()

@@ -101,7 +101,7 @@ impl Evaluation {
     }
     /// `evaluation_results.json`: values, scorers and numbers of units by name, and under `bleu@k`, `dist@k`
     /// what the field's scripts print under those names.
-    pub fn results_json(&self) -> String {
+    pub fn results_json(&self, replies_file: &str) -> String {
         let mut names: Vec<String> = self.metrics.keys().cloned().collect();
         for k in 1..=4 {
             names.extend([format!("bleu_{k}"), format!("dist_{k}")]);
@@ -126,6 +126,7 @@ impl Evaluation {
             "version": 1,
             "model": self.run.model,
             "replies": self.run.examples.len(),
+            "replies_file": replies_file,
             "reference_dialogues": self.run.reference_nll.len(),
             "metrics": Value::Object(values),
             "scorer": Value::Object(scorers),

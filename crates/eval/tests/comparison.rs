@@ -155,7 +155,7 @@ fn a_run_survives_its_file_to_the_bit() {
     let back: ModelRun = serde_json::from_str(&serde_json::to_string(&r).unwrap()).unwrap();
     assert_eq!(back, r);
     let e = Evaluation::new(r).unwrap();
-    let v: Value = serde_json::from_str(&e.results_json()).unwrap();
+    let v: Value = serde_json::from_str(&e.results_json("replies.json")).unwrap();
     assert_eq!(v["metrics"]["length"], 9.0);
     assert_eq!(v["metrics"]["bleu_1"], v["parity"]["bleu@1"]);
     assert!(v["parity"]["dist@1"].as_f64().unwrap() > v["metrics"]["dist_1"].as_f64().unwrap());
@@ -169,6 +169,10 @@ fn other_prompts_no_replies_and_nan_are_refused() {
     let b = Evaluation::new(other).unwrap();
     let boot = Bootstrap { resamples: 10, stream: Stream::new(1) };
     assert!(compare(&a, &b, boot, 0).unwrap_err().to_string().contains("same prompts"));
+    let mut other = run("rl_enhanced", true);
+    other.examples[2].labels.push(ecr_core::ItemId(9));
+    let b = Evaluation::new(other).unwrap();
+    assert!(compare(&a, &b, boot, 0).unwrap_err().to_string().contains("label at 2"));
     let mut bad = run("x", false);
     bad.examples[3].empathy_eval = Some(f64::NAN);
     assert!(Evaluation::new(bad).unwrap_err().to_string().contains("empathy_eval"));

@@ -13,6 +13,10 @@ use serde::de::DeserializeOwned;
 /// Checkpoints kept.
 const KEEP: usize = 2;
 
+/// Steps of an encoder (emotion, critic) between checkpoints, for each of `run.checkpoint_every`: its steps are
+/// short, and its moments are those of all weights.
+pub const ENCODER_STEPS: u64 = 10;
+
 /// Writes and finds the checkpoints of one stage.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -53,7 +57,9 @@ impl Checkpoints {
         for (name, p) in params {
             files.push((format!("{name}.step"), p.step.to_le_bytes().to_vec()));
             for (part, values) in [("data", &p.data), ("m", &p.m), ("v", &p.v)] {
-                files.push((format!("{name}.{part}"), values.iter().flat_map(|x| x.to_le_bytes()).collect()));
+                let mut bytes = Vec::with_capacity(4 * values.len());
+                values.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
+                files.push((format!("{name}.{part}"), bytes));
             }
         }
         let refs: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();

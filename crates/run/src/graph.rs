@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::checkpoint::Checkpoints;
-use crate::config::{Config, Layers};
+use crate::config::{Config, Layers, PATHS};
 use crate::interrupt::Interrupt;
 use crate::log::{JsonLog, Progress, Voice};
 use crate::rundir::RunDir;
@@ -306,8 +306,7 @@ fn hashes(dir: &RunDir, paths: &[PathBuf]) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for p in paths {
         for file in io::files_below(p)? {
-            let hash = io::read(&file).map(|b| io::blake3(&b))?;
-            out.insert(dir.relative(&file), hash);
+            out.insert(dir.relative(&file), io::blake3_file(&file)?);
         }
         if !p.exists() {
             out.insert(dir.relative(p), "absent".into());
@@ -366,7 +365,9 @@ fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> R
     let config: BTreeMap<&String, &Json> = layers
         .values()
         .iter()
-        .filter(|(k, _)| !k.ends_with(".path") && k.as_str() != "run.threads" && !k.starts_with("track."))
+        .filter(|(k, _)| {
+            !PATHS.contains(&k.as_str()) && k.as_str() != "run.threads" && !k.starts_with("track.")
+        })
         .map(|(k, (v, _))| (k, v))
         .collect();
     // All kernels that had a part in the results, in order; one, unless the user allowed others.

@@ -29,6 +29,10 @@ impl RunDir {
     pub fn data(&self) -> PathBuf {
         self.join("data")
     }
+    /// `data/labelled/`.
+    pub fn labelled(&self) -> PathBuf {
+        self.data().join("labelled")
+    }
     /// `emotion/SCORER/`.
     pub fn emotion(&self, scorer: &str) -> PathBuf {
         self.join("emotion").join(scorer)

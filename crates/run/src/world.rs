@@ -32,7 +32,8 @@ pub struct Choices {
 }
 
 impl Choices {
-    const FILE: &str = "ecr_prompting.json";
+    /// Its name there.
+    pub const FILE: &str = "ecr_prompting.json";
     /// Reads the choices of a policy's directory.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(Self::FILE);

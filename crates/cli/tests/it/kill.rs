@@ -152,29 +152,24 @@ fn an_interrupted_run_says_how_to_go_on_and_changes_no_bit() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let s = Scratch::new("twice");
-    // A step of seconds: all texts in one batch, again and again.
-    let slow = [
-        "--set",
-        "emotion.max_texts=0",
-        "--set",
-        "emotion.batch_tokens=1000000",
-        "--set",
-        "emotion.epochs=400",
-    ];
+    // Steps of seconds: all texts in one batch of a wide encoder, again and again.
+    let slow = ["emotion.max_texts=0", "emotion.batch_tokens=1000000", "emotion.epochs=100"];
+    let wide = ["encoder.hidden_size=192", "encoder.intermediate_size=384", "encoder.num_layers=2"];
     for attempt in 0.. {
-        let path = s.join(&format!("run-{attempt}")).display().to_string();
-        let args = [&["run", "smoke", "--out", &path, "--threads", "1"], &slow[..]].concat();
+        let dir = s.join(&format!("run-{attempt}"));
+        let path = dir.display().to_string();
+        let mut args = vec!["run", "smoke", "--quiet", "--out", &path, "--threads", "1"];
+        slow.iter().chain(&wide).for_each(|set| args.extend(["--set", set]));
         let mut child = ecr(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // The log is opened right before the first step.
+        while !dir.join("logs/emotion_train.metrics.jsonl").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "ended too early");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        send(&child, "INT");
         let mut err = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        while !line.contains("emotion: begins") {
-            line.clear();
-            assert!(err.read_line(&mut line).unwrap() > 0, "ended too early");
-        }
-        // Signals until one is answered by waiting for the step.
-        std::thread::sleep(Duration::from_millis(600));
-        send(&child, "INT");
-        line.clear();
         err.read_line(&mut line).unwrap();
         send(&child, "INT");
         let mut rest = String::new();

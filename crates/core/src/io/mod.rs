@@ -162,9 +162,30 @@ pub fn blake3(bytes: &[u8]) -> String {
     ::blake3::hash(bytes).to_hex().to_string()
 }
 
+/// BLAKE3 of a file, hex, read piece by piece.
+pub fn blake3_file(path: &Path) -> Result<String> {
+    let mut hasher = ::blake3::Hasher::new();
+    fs::File::open(path)
+        .and_then(|f| hasher.update_reader(f).map(|_| ()))
+        .map_err(|e| Error::io("read", path, &e))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_the_hash_of_its_bytes() {
+        let dir = scratch("hash");
+        let bytes: Vec<u8> = (0..300_001_u32).map(|i| (i * i % 251) as u8).collect();
+        for n in [0, 1, 65_536, 300_001] {
+            atomic_write(&dir.join("x"), &bytes[..n]).unwrap();
+            assert_eq!(blake3_file(&dir.join("x")).unwrap(), blake3(&bytes[..n]), "{n} bytes");
+        }
+        assert_eq!(blake3_file(&dir.join("y")).unwrap_err().exit_code(), 5);
+        fs::remove_dir_all(dir).unwrap();
+    }
 
     pub(super) fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("ecr-io-{name}-{}", std::process::id()));

@@ -89,9 +89,8 @@ impl Layers {
         let name = path.display().to_string();
         self.toml(&text, &name, |line| Origin::File(name.clone(), line))?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        for key in ["data.path", "policy.path", "encoder.path", "critic.pretrained_path", "preferences.path"]
-        {
-            let Some((Json::String(p), Origin::File(from, _))) = self.values.get_mut(key) else { continue };
+        for key in super::PATHS {
+            let Some((Json::String(p), Origin::File(from, _))) = self.values.get_mut(*key) else { continue };
             let there = dir.join(&*p);
             if *from == name && !p.is_empty() && there.exists() {
                 *p = there.display().to_string();
@@ -218,6 +217,14 @@ impl Layers {
         }
         if !(c.emotion.focal_gamma >= 0.0 && c.emotion.focal_gamma.is_finite()) {
             return fail("emotion.focal_gamma", "a number of at least 0");
+        }
+        let split = |s: &str| ["train", "valid", "test"].contains(&s.trim());
+        if !["auto", "all", "off"].contains(&c.label.splits.as_str()) && !c.label.splits.split(',').all(split)
+        {
+            return fail(
+                "label.splits",
+                "\"auto\", \"all\", \"off\", or some of train, valid, test with commas",
+            );
         }
         if c.sft.candidates != "auto" && c.sft.candidates.parse::<usize>().is_err() {
             return fail("sft.candidates", "\"auto\" or a number in quotes");

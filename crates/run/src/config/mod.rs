@@ -18,6 +18,19 @@ pub use aliases::{ALIASES, alias};
 pub use layers::{Layers, Origin};
 pub use presets::{PRESETS, preset};
 
+/// Keys that hold a path. A relative one in a file is taken from the file's directory; results do not name them.
+pub const PATHS: &[&str] = &[
+    "data.path",
+    "policy.path",
+    "encoder.path",
+    "critic.pretrained_path",
+    "critic.train_data",
+    "critic.valid_data",
+    "eval.baseline_path",
+    "eval.rl_enhanced_path",
+    "preferences.path",
+];
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +47,8 @@ pub struct Config {
     pub encoder: Encoder,
     /// Emotion classifiers.
     pub emotion: Emotion,
+    /// Emotions of the record files.
+    pub label: Label,
     /// Quality critic.
     pub critic: Critic,
     /// Supervised baseline.
@@ -120,6 +135,8 @@ section! {
         max_bad_lines: usize = 50,
         /// `resp` of the record files holds `<movie>` slots.
         slots: bool = false,
+        /// Write the rows that the critic learns from.
+        critic_rows: bool = true,
     }
 }
 section! {
@@ -195,6 +212,14 @@ section! {
     }
 }
 section! {
+    /// Emotions of the record files.
+    Label {
+        /// Splits whose records get emotions: `all`, `off`, names with commas, or `auto`: all of the demo, `valid,test`
+        /// of ReDial.
+        splits: String = "auto".into(),
+    }
+}
+section! {
     /// Quality critic.
     Critic {
         /// Peak learning rate.
@@ -219,6 +244,10 @@ section! {
         huber: f64 = 0.0,
         /// Trained critic to use instead of training one (a directory, or a file in it).
         pretrained_path: String = String::new(),
+        /// Rows to learn from (JSONL, or a directory with `critic_train.jsonl`); empty = the prepared ones.
+        train_data: String = String::new(),
+        /// Rows to validate on (JSONL, or a directory with `critic_valid.jsonl`); empty = the prepared ones.
+        valid_data: String = String::new(),
     }
 }
 section! {
@@ -368,6 +397,10 @@ section! {
         resamples: usize = 2000,
         /// Samples shown side by side.
         samples: usize = 12,
+        /// Model directory to evaluate as baseline; empty = the run's.
+        baseline_path: String = String::new(),
+        /// Model directory to evaluate as student; empty = the run's.
+        rl_enhanced_path: String = String::new(),
     }
 }
 section! {

@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod report;
+pub mod rows;
 
 use ecr_data::critic_rows::CriticRow;
 

@@ -7,13 +7,14 @@ use ecr_algos::critic::{Batch, Objective, Target, critic_step};
 use ecr_core::optim::{AdamW, Schedule};
 use ecr_core::{Error, Result, io};
 use ecr_data::critic_rows::CriticRow;
-use ecr_data::records::read_jsonl;
 use ecr_models::load::resolve_weights;
 use serde_json::{Value as Json, json};
 
+use crate::checkpoint::ENCODER_STEPS;
 use crate::config::Config;
 use crate::critic::plan::{self, Budget, Labels};
 use crate::critic::report::{self, Baselines};
+use crate::critic::rows;
 use crate::graph::{Context, Stage};
 use crate::measure::batches;
 use crate::rundir::RunDir;
@@ -40,8 +41,7 @@ impl Stage for Critic {
         if !c.critic.pretrained_path.is_empty() {
             return vec![PathBuf::from(&c.critic.pretrained_path)];
         }
-        let rows = ["train", "valid", "test"].map(|s| dir.data().join(format!("critic_{s}.jsonl")));
-        rows.into_iter().chain([dir.data().join("tokenizer.json")]).collect()
+        rows::files(c, dir).into_iter().chain([dir.data().join("tokenizer.json")]).collect()
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
         vec![dir.critic()]
@@ -52,10 +52,8 @@ impl Stage for Critic {
         if !c.critic.pretrained_path.is_empty() {
             return take(cx, &c.critic.pretrained_path);
         }
-        let data = cx.dir.data();
-        let read = |name: &str| read_jsonl::<CriticRow>(&data.join(format!("critic_{name}.jsonl")));
         let stream = cx.stream.child("critic");
-        let rows = read("train")?;
+        let [rows, valid, test] = rows::read(cx)?;
         let labels = Labels::new(&rows);
         let names = labels.names.clone();
         if names.is_empty() {
@@ -93,7 +91,7 @@ impl Stage for Critic {
         }
         let mut log = cx.log("critic.metrics.jsonl", log_len)?;
         let total = plan.len() as u64;
-        let every = (c.run.checkpoint_every * 20).max(total / 4).max(1);
+        let every = c.run.checkpoint_every * ENCODER_STEPS;
         let adam = AdamW::default();
         let mut progress = cx.progress("critic", total, done);
         for step in done..total {
@@ -120,7 +118,7 @@ impl Stage for Critic {
             )?;
             log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;
             let stop = cx.interrupted();
-            if (stop || (step + 1) % every == 0) && step + 1 < total {
+            if (stop || (step + 1).is_multiple_of(every)) && step + 1 < total {
                 let len = log.sync()?;
                 checkpoints.save(step + 1, &len, &[("encoder", &s.params), ("head", &s.head)])?;
                 if stop {
@@ -132,8 +130,8 @@ impl Stage for Critic {
         drop(progress);
         let baselines = Baselines::fit(&rows, &labels);
         let mut history = serde_json::Map::new();
-        for split in ["valid", "test"] {
-            let held = plan::measured(read(split)?, RATED, GROUPS, stream.child("measured").child(split));
+        for (split, held) in [("valid", valid), ("test", test)] {
+            let held = plan::measured(held, RATED, GROUPS, stream.child("measured").child(split));
             let mut z = s.logits(&encode(&s, &held.iter().collect::<Vec<_>>())?)?;
             if split == "valid" {
                 let found = calibrate_heads(&mut s, &labels, &held, &mut z);

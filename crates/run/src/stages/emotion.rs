@@ -12,6 +12,7 @@ use ecr_data::emotion_labels::{self, LabelledText};
 use ecr_data::redial::Split;
 use serde_json::{Value as Json, json};
 
+use crate::checkpoint::ENCODER_STEPS;
 use crate::config::Config;
 use crate::graph::{Context, Stage};
 use crate::measure::batches;
@@ -23,6 +24,9 @@ pub(super) struct Emotion;
 
 /// Most texts of a split that a scorer is measured on, seeded.
 const MEASURED: usize = 3000;
+
+/// More steps than a scorer can have.
+const SCORER_STEPS: u64 = 1_000_000;
 
 const SCORERS: [&str; 2] = ["train", "evaluate"];
 
@@ -81,6 +85,18 @@ fn texts(c: &Config, scorer: &str, split: Split) -> Result<Vec<LabelledText>> {
 
 fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
     let c = cx.config.clone();
+    // Checkpoints of the two scorers share one count of steps; each holds what was noted before.
+    let checkpoints = cx.checkpoints("emotion");
+    let base = index * SCORER_STEPS;
+    let found = checkpoints.latest(|w| cx.voice.warn(w))?.filter(|f| f.step >= base);
+    let mut log_len = 0;
+    if let Some(f) = &found {
+        (log_len, cx.summary) = f.state()?;
+        if f.step >= base + SCORER_STEPS {
+            // It belongs to a later scorer: this one is finished.
+            return Ok(());
+        }
+    }
     let stream = cx.stream.child("emotion").child(name);
     let mut rows = texts(&c, name, Split::Train)?;
     if c.emotion.max_texts > 0 {
@@ -106,22 +122,16 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
         .flat_map(|e| sft::epoch_batches(&lengths, c.emotion.batch_tokens, stream, e))
         .collect();
 
-    // Checkpoints of the two scorers share one count of steps.
-    let checkpoints = cx.checkpoints("emotion");
-    let base = index * 1_000_000;
-    let (mut done, mut log_len) = (0, 0);
-    if let Some(found) = checkpoints.latest(|w| cx.voice.warn(w))?
-        && found.step > base
-        && found.step < base + 1_000_000
-    {
-        found.restore("encoder", &mut s.params)?;
-        found.restore("head", &mut s.head)?;
-        (done, log_len) = (found.step - base, found.state()?);
+    let mut done = 0;
+    if let Some(f) = found.filter(|f| f.step > base) {
+        f.restore("encoder", &mut s.params)?;
+        f.restore("head", &mut s.head)?;
+        done = f.step - base;
     }
     let mut log = cx.log(&format!("emotion_{name}.metrics.jsonl"), log_len)?;
     let adam = AdamW::default();
     let total = plan.len() as u64;
-    let every = (cx.config.run.checkpoint_every * 20).max(total / 4).max(1);
+    let every = cx.config.run.checkpoint_every * ENCODER_STEPS;
     let mut progress = cx.progress(&format!("emotion/{name}"), total, done);
     for step in done..total {
         let which = &plan[step as usize];
@@ -149,9 +159,9 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
         )?;
         log.write(&json!({"step": step, "loss": loss, "lr": lr}))?;
         let stop = cx.interrupted();
-        if (stop || (step + 1) % every == 0) && step + 1 < total {
-            let len = log.sync()?;
-            checkpoints.save(base + step + 1, &len, &[("encoder", &s.params), ("head", &s.head)])?;
+        if (stop || (step + 1).is_multiple_of(every)) && step + 1 < total {
+            let state = (log.sync()?, &cx.summary);
+            checkpoints.save(base + step + 1, &state, &[("encoder", &s.params), ("head", &s.head)])?;
             if stop {
                 return Err(cx.stopped(&format!("emotion/{name}"), step + 1, total));
             }
@@ -188,7 +198,10 @@ fn train(cx: &mut Context, name: &str, index: u64) -> Result<()> {
     };
     cx.note(&format!("{name}_source"), source);
     let purpose = if name == "train" { "training and evaluation" } else { "evaluation only" };
-    s.save(&cx.dir.emotion(name), SCORER_FILE, json!({"purpose": purpose, "source": source}))
+    s.save(&cx.dir.emotion(name), SCORER_FILE, json!({"purpose": purpose, "source": source}))?;
+    // The next scorer begins with an empty log.
+    log.sync()?;
+    checkpoints.save(base + SCORER_STEPS, &(0_u64, &cx.summary), &[])
 }
 
 fn count(rows: &[LabelledText]) -> [usize; 9] {

@@ -52,7 +52,9 @@ impl Stage for Eval {
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
         files.extend([dir.data().join("processed"), dir.critic(), dir.join("emotion")]);
-        files.extend(super::models(dir).into_iter().map(|m| dir.model(m)));
+        for name in super::models(dir) {
+            files.extend([dir.model(name), model_dir(c, dir, name)]);
+        }
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -63,7 +65,10 @@ impl Stage for Eval {
         let c = cx.config.clone();
         let world = World::open(&cx.dir)?;
         let lm = Lm::open(&c, &cx.dir, cx.engine)?;
-        let choices = Choices::load(&cx.dir.baseline())?;
+        // A baseline from elsewhere may come without its choices; then the run's own are taken.
+        let start = model_dir(&c, &cx.dir, MODELS[0]);
+        let chosen = if start.join(Choices::FILE).exists() { start.clone() } else { cx.dir.baseline() };
+        let choices = Choices::load(&chosen)?;
         let prompting = world.prompting(&c, &lm, choices.candidates);
         let stream = cx.stream.child("eval");
         let mut dialogues = world.dialogues(Split::Test, 0)?;
@@ -73,19 +78,22 @@ impl Stage for Eval {
         stream.child("dialogues").rng().shuffle(&mut dialogues);
         dialogues.truncate(c.eval.dialogues);
         let windows = world.windows(&prompting, &dialogues)?;
-        let baseline = lm.load(&cx.dir.baseline())?;
+        let baseline = lm.load(&start)?;
         let mut policy = lm.policy();
 
         let mut trained = Vec::new();
         for name in super::models(&cx.dir) {
-            let params = &lm.load(&cx.dir.model(name))?;
+            let params = &lm.load(&model_dir(&c, &cx.dir, name))?;
             let rows = nll(&mut policy, params, &windows, BUDGET)?;
             cx.note(&format!("{name}_test_nll"), mean_nll(&rows));
             let run =
                 measure(cx, &world, &lm, &mut policy, name, params, &baseline, &prompts, &rows, stream)?;
             let evaluation = Evaluation::new(run)?;
             let dir = cx.dir.evaluation(name);
-            io::atomic_write(&dir.join("evaluation_results.json"), evaluation.results_json().as_bytes())?;
+            io::atomic_write(
+                &dir.join("evaluation_results.json"),
+                evaluation.results_json(REPLIES_FILE).as_bytes(),
+            )?;
             let text = serde_json::to_vec(&evaluation.run)
                 .map_err(|e| Error::internal(format!("write the replies of {name}: {e}")))?;
             io::atomic_write(&dir.join(REPLIES_FILE), &text)?;
@@ -99,6 +107,16 @@ impl Stage for Eval {
         }
         Ok(())
     }
+}
+
+/// The directory of a model: the run's, or as configured.
+fn model_dir(c: &Config, dir: &RunDir, name: &str) -> PathBuf {
+    let given = match name {
+        "baseline" => c.eval.baseline_path.as_str(),
+        "rl_enhanced" => c.eval.rl_enhanced_path.as_str(),
+        _ => "",
+    };
+    if given.is_empty() { dir.model(name) } else { PathBuf::from(given) }
 }
 
 /// Replies of one model with every score.
@@ -133,7 +151,10 @@ fn measure(
         .collect();
 
     let mut reward = composite(cx, world, Mode::Frozen)?;
-    let path = cx.dir.rl_enhanced().join(NORMALISER_FILE);
+    let mut path = cx.dir.rl_enhanced().join(NORMALISER_FILE);
+    if !path.exists() {
+        path = model_dir(c, &cx.dir, MODELS[1]).join(NORMALISER_FILE);
+    }
     let state: NormaliserState = serde_json::from_slice(&io::read(&path)?)
         .map_err(|e| Error::data(format!("read {}", path.display())).got(e.to_string()))?;
     reward.set_state(state)?;

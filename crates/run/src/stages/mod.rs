@@ -6,6 +6,7 @@ mod dpo;
 mod emotion;
 mod eval;
 mod group;
+mod label;
 mod macpo;
 mod mappo;
 mod ppo;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
     vec![
         Box::new(prepare::Prepare),
         Box::new(emotion::Emotion),
+        Box::new(label::Label),
         Box::new(critic::Critic),
         Box::new(sft::Sft),
         Box::new(ppo::Ppo),

@@ -65,7 +65,9 @@ impl Stage for Prepare {
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
-        vec![dir.data()]
+        // What lies beside them, `data/labelled/`, is another stage's.
+        let rows = ["train", "valid", "test"].map(|s| dir.data().join(format!("critic_{s}.jsonl")));
+        [dir.data().join("processed"), dir.data().join("tokenizer.json")].into_iter().chain(rows).collect()
     }
 
     fn run(&self, cx: &mut Context) -> Result<()> {
@@ -98,39 +100,8 @@ impl Stage for Prepare {
         });
         io::atomic_write(&processed.join("interactions.jsonl"), &to_jsonl(rows)?)?;
 
-        // The critic's rows: ratings by people (the demo's are simulated and say so), and degradations of known
-        // order, of training dialogues alone. Three parts by conversation.
-        let mut rows: Vec<CriticRow> = if demo {
-            let n = (c.data.demo_train as f64 * DEMO_RATED) as usize;
-            demo::ratings::ratings(Split::Train, n, c.run.seed).iter().map(CriticRow::from).collect()
-        } else {
-            let path = Path::new(&c.data.path).join("redial/satisfaction_uss.jsonl.gz");
-            if path.exists() {
-                let found = satisfaction::read(&path, &TextIndex::new(&held_out), &TextIndex::new(&train))?;
-                cx.note("uss_dialogues_dropped", found.dropped);
-                found.replies.iter().map(CriticRow::from).collect()
-            } else {
-                cx.voice.warn("no satisfaction_uss.jsonl.gz: the critic learns satisfaction from fewer people, or not at all");
-                Vec::new()
-            }
-        };
-        if !demo {
-            rows.extend(rated_aspects(cx, &c, &held_out, &train)?);
-        }
-        let examples = split_examples(&corpus, Split::Train);
-        let few: Vec<records::Example> = examples.iter().step_by(if demo { 4 } else { 8 }).cloned().collect();
-        let (stream, titles) = (cx.stream.child("degradations"), |i| catalogue.name(i).map(str::to_string));
-        let by_degrees: Vec<Degradation> =
-            Degradation::ALL.into_iter().filter(|k| *k != Degradation::RejectedItem).collect();
-        rows.extend(degrade(&few, &by_degrees, &titles, stream).iter().map(CriticRow::from));
-        // Few replies come after a film was turned down: all of them.
-        let spoilt = degrade(&examples, &[Degradation::RejectedItem], &titles, stream);
-        rows.extend(spoilt.iter().map(CriticRow::from));
-        let (rest, test) = critic_rows::split(rows, HELD_OUT, cx.stream.child("critic test"));
-        let (train_rows, valid) = critic_rows::split(rest, HELD_OUT, cx.stream.child("critic valid"));
-        for (name, rows) in [("train", &train_rows), ("valid", &valid), ("test", &test)] {
-            io::atomic_write(&out.join(format!("critic_{name}.jsonl")), &to_jsonl(rows)?)?;
-            cx.note(&format!("critic_rows_{name}"), rows.len());
+        if c.data.critic_rows {
+            write_critic_rows(cx, &corpus, &catalogue, &held_out, &train)?;
         }
 
         if c.policy.path.is_empty() || c.encoder.path.is_empty() {
@@ -161,6 +132,52 @@ impl Stage for Prepare {
         }
         Ok(())
     }
+}
+
+/// The critic's rows: ratings by people (the demo's are simulated and say so), and degradations of known order, of
+/// training dialogues alone. Three parts by conversation. `held_out` and `train`: all dialogues, to find rated ones.
+fn write_critic_rows(
+    cx: &mut Context,
+    corpus: &Corpus,
+    catalogue: &Catalogue,
+    held_out: &[Dialogue],
+    train: &[Dialogue],
+) -> Result<()> {
+    let c = cx.config.clone();
+    let demo = c.data.source == "demo";
+    let mut rows: Vec<CriticRow> = if demo {
+        let n = (c.data.demo_train as f64 * DEMO_RATED) as usize;
+        demo::ratings::ratings(Split::Train, n, c.run.seed).iter().map(CriticRow::from).collect()
+    } else {
+        let path = Path::new(&c.data.path).join("redial/satisfaction_uss.jsonl.gz");
+        if path.exists() {
+            let found = satisfaction::read(&path, &TextIndex::new(held_out), &TextIndex::new(train))?;
+            cx.note("uss_dialogues_dropped", found.dropped);
+            found.replies.iter().map(CriticRow::from).collect()
+        } else {
+            cx.voice.warn("no satisfaction_uss.jsonl.gz: the critic learns satisfaction from fewer people, or not at all");
+            Vec::new()
+        }
+    };
+    if !demo {
+        rows.extend(rated_aspects(cx, &c, held_out, train)?);
+    }
+    let examples = split_examples(corpus, Split::Train);
+    let few: Vec<records::Example> = examples.iter().step_by(if demo { 4 } else { 8 }).cloned().collect();
+    let (stream, titles) = (cx.stream.child("degradations"), |i| catalogue.name(i).map(str::to_string));
+    let by_degrees: Vec<Degradation> =
+        Degradation::ALL.into_iter().filter(|k| *k != Degradation::RejectedItem).collect();
+    rows.extend(degrade(&few, &by_degrees, &titles, stream).iter().map(CriticRow::from));
+    // Few replies come after a film was turned down: all of them.
+    let spoilt = degrade(&examples, &[Degradation::RejectedItem], &titles, stream);
+    rows.extend(spoilt.iter().map(CriticRow::from));
+    let (rest, test) = critic_rows::split(rows, HELD_OUT, cx.stream.child("critic test"));
+    let (train_rows, valid) = critic_rows::split(rest, HELD_OUT, cx.stream.child("critic valid"));
+    for (name, rows) in [("train", &train_rows), ("valid", &valid), ("test", &test)] {
+        io::atomic_write(&cx.dir.data().join(format!("critic_{name}.jsonl")), &to_jsonl(rows)?)?;
+        cx.note(&format!("critic_rows_{name}"), rows.len());
+    }
+    Ok(())
 }
 
 /// Rows of AB-ReDial, under the conversation names that the other rows bear.
