@@ -318,7 +318,7 @@ fn one(
         return Ok((line, None));
     }
     let progress = |f: &ecr_judge::journal::Folded| {
-        if f.ends.len() % 50 == 0 {
+        if f.ends.len().is_multiple_of(50) {
             voice.say(&format!("score: {} of {}, {} calls", f.ends.len(), items.len(), f.requests));
         }
     };

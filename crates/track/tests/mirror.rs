@@ -1,5 +1,7 @@
 //! A run's logs, their mirrors, and what kills, full disks and other numbers do to them.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::type_complexity)]
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
