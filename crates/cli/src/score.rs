@@ -364,7 +364,7 @@ fn ending(
                     "a good reply that scores no better than an empty one, twice".into(),
                 )
                 .expected(format!("at least {} between them", ecr_judge::canary::MARGIN))
-                .hint("take another judge, or --ignore-drift to see its scores all the same"),
+                .hint("take another judge; --ignore-drift goes on asking, but what it scores meanwhile counts as failed"),
             );
         }
         _ => {}
