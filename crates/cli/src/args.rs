@@ -43,6 +43,9 @@ pub(crate) enum Command {
     Experiment(Experiment),
     /// Rate replies with a language model as judge
     Score(Box<crate::score::Score>),
+    /// The file in which expensive scores are kept
+    #[command(subcommand)]
+    Cache(crate::cache::Cache),
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),

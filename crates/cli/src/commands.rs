@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ecr_core::{Error, Result, Stream, io};
-use ecr_run::config::{ALIASES, Layers, Origin, PRESETS, preset};
 use ecr_run::experiments::critic_warmstart;
+use ecr_run::config::{ALIASES, Layers, Origin, all_presets, preset};
 use ecr_run::graph::{self, Plan};
 use ecr_run::interrupt::Interrupt;
 use ecr_run::log::Voice;
@@ -42,6 +42,7 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Diagnose(d) => crate::diagnose::execute(&d),
         Command::Experiment(Experiment::CriticWarmstart(t)) => critic_warmstart(&t, guide),
         Command::Score(s) => crate::score::execute(&s),
+        Command::Cache(c) => crate::cache::execute(c),
         Command::Config(c) => config(c, guide),
     }
 }
@@ -243,7 +244,7 @@ fn compare(c: Compare, guide: &Guide) -> Result<()> {
 
 fn config(c: Config, guide: &Guide) -> Result<()> {
     match c {
-        Config::Presets => print(&PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join("\n")),
+        Config::Presets => print(&all_presets().map(|p| p.0).collect::<Vec<_>>().join("\n")),
         Config::Flags => {
             print(&ALIASES.iter().map(|(f, k)| format!("--{f} = {k}")).collect::<Vec<_>>().join("\n"));
             print(crate::guide::BY_COMMAND);

@@ -1,6 +1,7 @@
 //! The `ecr` command: glue between arguments and the run crate. stdout is data, stderr is everything else.
 
 mod args;
+mod cache;
 mod commands;
 mod diagnose;
 mod guide;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use ecr_core::{Error, Kind, Result, io};
 use ecr_run::auditing::{self, Size};
 use ecr_run::config::Layers;
+use ecr_run::explaining::{self, To};
 use ecr_run::graph::{self, Context, Plan};
 use ecr_run::log::Voice;
 use ecr_run::rundir::RunDir;
@@ -18,6 +19,33 @@ use crate::guide::Guide;
 pub(crate) enum Reward {
     /// Score degenerate replies beside human ones; exit 1 if one of them pays
     Audit(Audit),
+    /// Where the reward of one reply comes from
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Run directory whose data, scorers and settings are used
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: PathBuf,
+    /// The nth recommender turn of the test dialogues, from 0
+    #[arg(long, value_name = "N", conflicts_with = "context")]
+    pub(crate) record: Option<usize>,
+    /// Conversation in a JSON file: [{"role": "seeker", "text": "..."}, ...]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) context: Option<PathBuf>,
+    /// The reply to explain [default: the human one]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) response: Option<String>,
+    /// Preset or configuration file to lay over the run's settings (repeatable)
+    #[arg(long = "config", value_name = "PRESET|FILE")]
+    pub(crate) layers: Vec<String>,
+    /// Set one value, e.g. --set reward.knowledge=1 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Machine-readable output on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -48,6 +76,7 @@ pub(crate) struct Audit {
 pub(crate) fn execute(r: Reward, guide: &Guide) -> Result<()> {
     match r {
         Reward::Audit(a) => audit(a, guide),
+        Reward::Explain(e) => explain(e, guide),
     }
 }
 
@@ -77,7 +106,11 @@ fn audit(a: Audit, guide: &Guide) -> Result<()> {
         Some(run) => auditing::audit(&Context::open(&layers, RunDir::new(run), voice)?, &a.what, size)?,
         None => {
             let dir = Temporary::new("ecr-audit");
-            let plan = Plan { only: vec!["prepare".into(), "emotion".into()], ..Plan::default() };
+            let mut only = vec!["prepare".into(), "emotion".into()];
+            if layers.config()?.reward.critic > 0.0 {
+                only.push("critic".into());
+            }
+            let plan = Plan { only, ..Plan::default() };
             graph::run(&stages::all(), &layers, RunDir::new(&dir.0), &plan, Voice { quiet: true })?;
             auditing::audit(&Context::open(&layers, RunDir::new(&dir.0), voice)?, &a.what, size)?
         }
@@ -97,6 +130,27 @@ fn audit(a: Audit, guide: &Guide) -> Result<()> {
         .expected("every hack below the human reply, by its interval")
         .got(format!("not below: {}", failed.join(", ")))
         .hint("the column \"best part\" names the component that pays for it"))
+}
+
+fn explain(e: Explain, guide: &Guide) -> Result<()> {
+    let mut l = Layers::new();
+    l.saved(&e.run.join(graph::CONFIG_FILE))?;
+    e.layers.iter().try_for_each(|what| lay(&mut l, what))?;
+    over(&mut l, &crate::args::Settings { set: e.set, ..Default::default() }, guide)?;
+    let to = match (e.context, e.record) {
+        (Some(file), _) => To::File(file),
+        (None, n) => To::Record(n.unwrap_or(0)),
+    };
+    let cx = Context::open(&l, RunDir::new(&e.run), Voice { quiet: true })?;
+    let found = explaining::explain(&cx, &to, e.response.as_deref())?;
+    if e.json {
+        let text = serde_json::to_string(&found)
+            .map_err(|e| Error::internal(format!("write the explanation: {e}")))?;
+        print(&text);
+    } else {
+        print(&found.text());
+    }
+    Ok(())
 }
 
 /// A directory that is gone when this is.

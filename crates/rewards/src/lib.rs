@@ -3,6 +3,7 @@
 //! Invariants: a component that does not apply is absent, never 0; an evaluation-only scorer never enters the
 //! training reward; the normaliser's state is plain numbers that a checkpoint restores to the bit.
 
+pub mod cached;
 pub mod components;
 pub mod composite;
 pub mod gate;

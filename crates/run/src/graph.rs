@@ -282,6 +282,7 @@ fn each(
         }
         cx.voice.say(&format!("{name}: begins"));
         cx.summary = serde_json::Map::new();
+        let counted = ecr_rewards::cached::counts();
         let started = Instant::now();
         stage.run(cx)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -295,7 +296,15 @@ fn each(
         cx.tracking.stage_done(name, &cx.summary);
         let path = cx.dir.log("timing.jsonl");
         let len = io::read(&path).map_or(0, |b| b.len() as u64);
-        JsonLog::open(&path, len)?.write(&json!({"stage": name, "seconds": seconds}))?;
+        let mut record = json!({"stage": name, "seconds": seconds});
+        let (hits, misses) = ecr_rewards::cached::counts();
+        let (hits, misses) = (hits - counted.0, misses - counted.1);
+        if hits + misses > 0 {
+            record["reward_cache_hits"] = json!(hits);
+            record["reward_cache_misses"] = json!(misses);
+            record["reward_cache_hit_rate"] = json!(hits as f64 / (hits + misses) as f64);
+        }
+        JsonLog::open(&path, len)?.write(&record)?;
         cx.voice.say(&format!("{name}: done in {seconds:.1} s"));
     }
     Ok(())
@@ -366,7 +375,9 @@ fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> R
         .values()
         .iter()
         .filter(|(k, _)| {
-            !PATHS.contains(&k.as_str()) && k.as_str() != "run.threads" && !k.starts_with("track.")
+            !PATHS.contains(&k.as_str())
+                && !["run.threads", "reward.cache"].contains(&k.as_str())
+                && !k.starts_with("track.")
         })
         .map(|(k, (v, _))| (k, v))
         .collect();

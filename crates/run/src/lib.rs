@@ -4,14 +4,17 @@
 //! seams, write results atomically, and continue from their last checkpoint.
 
 pub mod auditing;
+pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod critic;
 pub mod diagnose;
 pub mod experiments;
+pub mod explaining;
 pub mod graph;
 pub mod guarding;
 pub mod interrupt;
+pub mod judges;
 pub mod lm;
 pub mod log;
 pub mod measure;

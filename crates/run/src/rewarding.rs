@@ -1,21 +1,34 @@
 //! The training reward and what it is measured with.
 
-use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
 
 use ecr_core::seam::{Emotion, Purpose, Reply, Reward};
 use ecr_core::{Error, Result};
 use ecr_data::records::Example;
+use ecr_rewards::cached::{Cached, ScoreStore};
 use ecr_rewards::components::bleu::Bleu;
+use ecr_rewards::components::critic::Critic;
 use ecr_rewards::components::distinct::Distinct;
 use ecr_rewards::components::empathy::{Empathy, ResponseMap};
+use ecr_rewards::components::eos::Eos;
+use ecr_rewards::components::external::{self, External};
 use ecr_rewards::components::format::Format;
+use ecr_rewards::components::knowledge::Knowledge;
+use ecr_rewards::components::length::Length;
+use ecr_rewards::components::own;
 use ecr_rewards::components::recommendation::{Recommendation, Settings};
+use ecr_rewards::components::relevance::Relevance;
+use ecr_rewards::components::repetition::Repetition;
+use ecr_rewards::components::wrong_moment::WrongMoment;
 use ecr_rewards::composite::{Aggregation, Composite, Mode, Schedule, Weights};
 use ecr_rewards::gate::Gate;
 use serde_json::Value as Json;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::graph::Context;
+use crate::judges::{CriticHead, Embedder};
 use crate::scorers::{EmotionScorer, Scorer};
 use crate::world::World;
 
@@ -32,18 +45,102 @@ pub fn empathy_eval(cx: &Context) -> Result<Empathy> {
     Ok(Empathy::evaluate(Box::new(emotion(cx, "evaluate")?), ResponseMap::standard()))
 }
 
-fn weights(config: &Config) -> Weights {
+/// Components that are always built, and those that are only with a weight above 0.
+const ALWAYS: [&str; 5] = ["bleu", "distinct", "empathy", "recommendation", "format"];
+
+/// Weights by component: of those that are always built, and of the others where they are above 0.
+///
+/// # Errors
+/// Config: `reward.own` names a component that is not there, or gives no weight.
+fn weights(config: &Config) -> Result<Weights> {
     let r = &config.reward;
-    BTreeMap::from(
-        [
-            ("bleu", r.bleu),
-            ("distinct", r.distinct),
-            ("empathy", r.empathy),
-            ("recommendation", r.recommendation),
-            ("format", r.format),
-        ]
-        .map(|(n, w)| (n.to_string(), w)),
-    )
+    let mut all: Weights = [
+        ("bleu", r.bleu),
+        ("distinct", r.distinct),
+        ("empathy", r.empathy),
+        ("recommendation", r.recommendation),
+        ("format", r.format),
+        ("wrong_moment", r.wrong_moment),
+        ("repetition", r.repetition),
+        ("length", r.length),
+        ("eos", r.eos),
+        ("knowledge", r.knowledge),
+        ("relevance", r.relevance),
+        ("critic", r.critic),
+        ("external", r.external),
+    ]
+    .map(|(n, w)| (n.to_string(), w))
+    .into();
+    for line in &r.own {
+        let bad = || {
+            let have: Vec<&str> = own::OWN.iter().map(|o| o.name).collect();
+            Error::config("read reward.own")
+                .expected(format!("NAME WEIGHT, NAME one of {}", have.join(", ")))
+                .got(format!("{line:?}"))
+        };
+        let (name, weight) = line.split_once(' ').ok_or_else(bad)?;
+        let own = own::find(name).ok_or_else(bad)?;
+        all.insert(own.name.into(), weight.trim().parse().map_err(|_| bad())?);
+    }
+    // A weight that is no number is for the composite to refuse.
+    all.retain(|n, w| ALWAYS.contains(&n.as_str()) || *w != 0.0);
+    Ok(all)
+}
+
+/// The component of this name, over the run's data and models.
+fn component(
+    name: &str,
+    cx: &Context,
+    world: &World,
+    hints: Hints,
+    scorer: &mut Option<Box<dyn Emotion>>,
+) -> Result<Box<dyn Reward>> {
+    let r = &cx.config.reward;
+    Ok(match name {
+        "bleu" => Box::new(Bleu),
+        "distinct" => Box::new(Distinct),
+        "format" => Box::new(Format),
+        "empathy" => {
+            let scorer =
+                scorer.take().ok_or_else(|| Error::internal("build the reward").got("two scorers"))?;
+            Box::new(Empathy::train(scorer, response_map(&cx.config)))
+        }
+        "recommendation" => {
+            let (catalogue, recommender) = (world.catalogue.clone(), world.recommender.clone());
+            let c = Recommendation::new(catalogue, recommender, "co-occurrence", Settings::default());
+            Box::new(if hints == Hints::Drop { c.without_label_hits() } else { c })
+        }
+        "wrong_moment" => Box::new(WrongMoment(world.catalogue.clone())),
+        "repetition" => Box::new(Repetition),
+        "length" => Box::new(Length { least: r.length_least, most: r.length_most }),
+        "eos" => Box::new(Eos),
+        "knowledge" => Box::new(Knowledge::new(world.catalogue.clone())),
+        "relevance" => Box::new(Relevance(Box::new(Embedder::load(&r.relevance_model, cx.engine)?))),
+        "critic" => {
+            let critic = Scorer::load(&cx.dir.critic(), crate::stages::CRITIC_FILE, cx.engine)?;
+            Box::new(Critic(Box::new(CriticHead::new(critic, &r.critic_head, cx.config.critic.max_length)?)))
+        }
+        "external" => Box::new(External::new(external_settings(&cx.config)?)?),
+        other => match own::find(other) {
+            Some(o) => (o.build)(),
+            None => return Err(Error::internal("build the reward").got(format!("no component {other}"))),
+        },
+    })
+}
+
+fn external_settings(config: &Config) -> Result<external::Settings> {
+    let r = &config.reward;
+    if !(r.external_timeout > 0.0 && r.external_timeout < 1e6) {
+        return Err(Error::config("read reward.external_timeout")
+            .expected("seconds above 0")
+            .got(r.external_timeout.to_string()));
+    }
+    Ok(external::Settings {
+        command: r.external_command.clone(),
+        range: (r.external_low, r.external_high),
+        timeout: Duration::from_secs_f64(r.external_timeout),
+        version: r.external_version.clone(),
+    })
 }
 
 /// What the human reply has for nothing: the reference text and the labelled films.
@@ -78,24 +175,29 @@ pub fn composite_with(
     hints: Hints,
     scorer: Box<dyn Emotion>,
 ) -> Result<Composite> {
-    let mut recommendation = Recommendation::new(
-        world.catalogue.clone(),
-        world.recommender.clone(),
-        "co-occurrence",
-        Settings::default(),
-    );
-    let mut weights = weights(&cx.config);
+    let mut weights = weights(&cx.config)?;
     if hints == Hints::Drop {
         weights.insert("bleu".into(), 0.0);
-        recommendation = recommendation.without_label_hits();
     }
-    let components: Vec<Box<dyn Reward>> = vec![
-        Box::new(Bleu),
-        Box::new(Distinct),
-        Box::new(Empathy::train(scorer, response_map(&cx.config))),
-        Box::new(recommendation),
-        Box::new(Format),
-    ];
+    let cache: Option<Rc<dyn ScoreStore>> = match cx.config.reward.cache.as_str() {
+        "" => None,
+        path => Some(Rc::new(Cache::new(path))),
+    };
+    let mut scorer = Some(scorer);
+    let optional = weights.keys().map(String::as_str).filter(|n| !ALWAYS.contains(n));
+    let mut components: Vec<Box<dyn Reward>> = Vec::new();
+    for name in ALWAYS.into_iter().chain(optional) {
+        let c = component(name, cx, world, hints, &mut scorer)?;
+        // What runs a model is worth looking up.
+        let expensive = ["empathy", "relevance", "critic"].contains(&name);
+        components.push(match &cache {
+            Some(store) if expensive => {
+                let arithmetic = format!("{} on {}", cx.engine.name(), crate::graph::cpu_kind());
+                Box::new(Cached::new(c, store.clone(), arithmetic))
+            }
+            _ => c,
+        });
+    }
     let r = &cx.config.reward;
     let mut reward = Composite::new(components, &weights, mode, Purpose::Train)?
         .aggregated(aggregation(&cx.config)?)?
@@ -138,10 +240,10 @@ pub fn aggregation(config: &Config) -> Result<Aggregation> {
 /// The reward's part of a stage's settings: what is off is left out, so that a new option does not make a finished
 /// stage stale.
 pub fn settings(config: &Config) -> Json {
-    const ALWAYS: [&str; 5] = ["bleu", "distinct", "empathy", "recommendation", "format"];
     let all = |r: &crate::config::Reward| serde_json::to_value(r).unwrap_or_default();
     let (mut mine, off) = (all(&config.reward), all(&crate::config::Reward::default()));
     if let Json::Object(map) = &mut mine {
+        map.remove("cache");
         map.retain(|k, v| ALWAYS.contains(&k.as_str()) || *v != off[k]);
     }
     mine
@@ -172,8 +274,24 @@ mod tests {
             settings(c).as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default()
         };
         assert_eq!(keys(&c), ["bleu", "distinct", "empathy", "recommendation", "format"]);
+        c.reward.cache = "somewhere.redb".into();
         c.reward.gate = true;
         assert_eq!(keys(&c), ["bleu", "distinct", "empathy", "recommendation", "format", "gate"]);
+    }
+
+    #[test]
+    fn only_what_has_a_weight_is_built() {
+        let mut c = Config::default();
+        c.reward.knowledge = 0.5;
+        c.reward.own = vec!["safety 0.25".into()];
+        let w = weights(&c).unwrap();
+        let names: Vec<&str> = w.keys().map(String::as_str).collect();
+        assert_eq!(names, ["bleu", "distinct", "empathy", "format", "knowledge", "recommendation", "safety"]);
+        assert_eq!((w["knowledge"], w["safety"]), (0.5, 0.25));
+        for bad in ["safety", "saftey 1", "safety x"] {
+            c.reward.own = vec![bad.into()];
+            assert!(weights(&c).unwrap_err().to_string().contains("safety"), "{bad}");
+        }
     }
 
     #[test]

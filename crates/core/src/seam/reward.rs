@@ -54,4 +54,12 @@ pub trait Reward {
     /// Raw score of each reply of a batch, `[replies]`; `None` = not applicable (absent, not 0). The batch is
     /// visible as a whole because diversity is a property of the batch.
     fn score(&mut self, batch: &[Reply<'_>]) -> Result<Vec<Option<f64>>>;
+    /// What the score of one reply rests on, for people: the rule that applied, the classifier's answer. One line a
+    /// fact; empty where the number says all.
+    ///
+    /// # Errors
+    /// As [`Reward::score`].
+    fn explain(&mut self, _reply: &Reply<'_>) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 }

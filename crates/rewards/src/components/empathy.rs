@@ -167,6 +167,28 @@ impl Reward for Empathy {
         }
         Ok(out)
     }
+    fn explain(&mut self, reply: &Reply<'_>) -> Result<Vec<String>> {
+        let Some(seeker) = reply.context.iter().rfind(|u| u.role == Role::Seeker) else {
+            return Ok(vec!["no seeker turn before: absent".into()]);
+        };
+        let p = self.scorer.distribution(&[seeker.text.as_str(), reply.text])?;
+        let [seeker, own] = p.as_slice() else {
+            return Err(Error::internal("explain empathy").got(format!("{} distributions", p.len())));
+        };
+        let wide = |d: &EmotionDistribution| d.map(f64::from);
+        Ok(vec![
+            format!("seeker sounds {}", top(&wide(seeker))),
+            format!("a fitting reply sounds {}", top(&self.map.target(seeker))),
+            format!("this one sounds {}", top(&wide(own))),
+        ])
+    }
+}
+
+/// The three likeliest labels of a distribution.
+fn top(p: &[f64; 9]) -> String {
+    let mut order: Vec<usize> = (0..9).collect();
+    order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+    order[..3].iter().map(|&i| format!("{} {:.2}", EMOTIONS[i], p[i])).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -110,43 +110,70 @@ impl Recommendation {
         self.label_hits = false;
         self
     }
-    fn one(&self, r: &Reply<'_>) -> Option<f64> {
+    /// Which rule applies to each newly named film that counts, and all that is named.
+    fn judge(&self, r: &Reply<'_>) -> (Vec<(ItemId, Rule)>, Named) {
         let s = &self.settings;
         let n = named(&self.catalogue, r);
-        if n.new.is_empty() && n.unknown == 0 {
-            return (!r.labels.is_empty()).then_some(-s.missed);
-        }
-        let canonical = |items: &[ItemId]| -> Vec<ItemId> {
-            items.iter().map(|&i| self.catalogue.canonical(i)).collect()
-        };
-        let rejected = canonical(r.rejected);
+        let rejected: Vec<ItemId> = r.rejected.iter().map(|&i| self.catalogue.canonical(i)).collect();
         let mut ranked: Option<Vec<ItemId>> = None;
-        let mut sum = 0.0;
         let counted = n.new.len().min(s.cap);
+        let mut rules = Vec::with_capacity(counted);
         for &item in &n.new[..counted] {
             let label = r.labels.iter().find(|l| self.catalogue.canonical(l.item) == item);
             let label = label.filter(|_| self.label_hits);
-            let mut by_rank = || {
+            let mut rank = || {
                 let list = ranked.get_or_insert_with(|| {
                     let q = Query { context: r.context, mentioned: r.mentioned, rejected: r.rejected };
                     let list = self.recommender.rank(q, s.depth);
                     list.into_iter().map(|(i, _)| self.catalogue.canonical(i)).collect()
                 });
-                let rank = list.iter().position(|&i| i == item);
-                rank.map_or(0.0, |k| s.rank_scale / ((k + 2) as f64).log2())
+                list.iter().position(|&i| i == item)
             };
-            sum += match label.map(|l| l.liked) {
-                Some(Some(true)) => s.liked,
-                Some(Some(false)) => s.disliked,
-                _ if rejected.contains(&item) => s.rejected,
-                Some(None) => s.not_said.max(by_rank()),
-                None => by_rank(),
-            };
+            rules.push((
+                item,
+                match label.map(|l| l.liked) {
+                    Some(Some(true)) => Rule::Liked,
+                    Some(Some(false)) => Rule::Disliked,
+                    _ if rejected.contains(&item) => Rule::Rejected,
+                    Some(None) => Rule::NotSaid(rank()),
+                    None => Rule::Ranked(rank()),
+                },
+            ));
         }
-        let mean = if counted == 0 { 0.0 } else { sum / counted as f64 };
-        let extra = (n.new.len() - counted) as f64 * s.over_cap + n.unknown as f64 * s.unknown;
+        (rules, n)
+    }
+    fn value(&self, rule: &Rule) -> f64 {
+        let s = &self.settings;
+        let by_rank = |rank: &Option<usize>| rank.map_or(0.0, |k| s.rank_scale / ((k + 2) as f64).log2());
+        match rule {
+            Rule::Liked => s.liked,
+            Rule::Disliked => s.disliked,
+            Rule::Rejected => s.rejected,
+            Rule::NotSaid(rank) => s.not_said.max(by_rank(rank)),
+            Rule::Ranked(rank) => by_rank(rank),
+        }
+    }
+    fn one(&self, r: &Reply<'_>) -> Option<f64> {
+        let s = &self.settings;
+        let (rules, n) = self.judge(r);
+        if n.new.is_empty() && n.unknown == 0 {
+            return (!r.labels.is_empty()).then_some(-s.missed);
+        }
+        let sum: f64 = rules.iter().map(|(_, rule)| self.value(rule)).sum();
+        let mean = if rules.is_empty() { 0.0 } else { sum / rules.len() as f64 };
+        let extra = (n.new.len() - rules.len()) as f64 * s.over_cap + n.unknown as f64 * s.unknown;
         Some((mean - extra).clamp(-1.0, 1.0))
     }
+}
+
+/// Why a film scores what it scores; ranks from 0, `None` beyond the list's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    Liked,
+    Disliked,
+    Rejected,
+    NotSaid(Option<usize>),
+    Ranked(Option<usize>),
 }
 
 impl Reward for Recommendation {
@@ -165,6 +192,45 @@ impl Reward for Recommendation {
     }
     fn score(&mut self, batch: &[Reply<'_>]) -> Result<Vec<Option<f64>>> {
         Ok(batch.iter().map(|r| self.one(r)).collect())
+    }
+    fn explain(&mut self, reply: &Reply<'_>) -> Result<Vec<String>> {
+        let (rules, n) = self.judge(reply);
+        let mut notes = Vec::new();
+        for (item, rule) in &rules {
+            let place = |rank: &Option<usize>| {
+                rank.map_or("not in the recommender's list".to_owned(), |k| format!("rank {}", k + 1))
+            };
+            let why = match rule {
+                Rule::Liked => "a film of the human reply, which the seeker liked".into(),
+                Rule::Disliked => "a film of the human reply, which the seeker disliked".into(),
+                Rule::Rejected => "turned down before".into(),
+                Rule::NotSaid(rank) => format!("a film of the human reply, no opinion; {}", place(rank)),
+                Rule::Ranked(rank) => place(rank),
+            };
+            let name = self.catalogue.name(*item).unwrap_or("?");
+            notes.push(format!("{name}: {:+.3}, {why}", self.value(rule)));
+        }
+        let over = n.new.len() - rules.len();
+        if over > 0 {
+            notes.push(format!(
+                "{over} films more than {}: {:+.3} each",
+                self.settings.cap, -self.settings.over_cap
+            ));
+        }
+        if n.unknown > 0 {
+            notes.push(format!(
+                "{} titles that no film bears: {:+.3} each",
+                n.unknown, -self.settings.unknown
+            ));
+        }
+        if n.new.is_empty() && n.unknown == 0 {
+            notes.push(if reply.labels.is_empty() {
+                "nothing recommended and none due: absent".into()
+            } else {
+                "a recommendation is due and none made".to_owned()
+            });
+        }
+        Ok(notes)
     }
 }
 

@@ -45,6 +45,35 @@ fn count<T: std::hash::Hash + Eq>(tokens: &[T], n: usize) -> FxHashMap<&[T], u64
     m
 }
 
+/// Longest reference, tokens, for [`matches_by_mask`].
+const MASK: usize = 128;
+
+/// Clipped matches of orders 1..=4 against one reference of at most [`MASK`] tokens, without a hash map.
+///
+/// Bit `j` of `ends[n]` says that the n-gram of the reply that ends here equals the one that ends at token `j` of the
+/// reference. Each n-gram of the reply takes one that no earlier one took: equal n-grams form classes, so that this
+/// greedy choice takes the lesser of the two counts of each class, which is the clipped count.
+fn matches_by_mask<T: Eq>(reply: &[T], reference: &[T]) -> [u64; ORDERS] {
+    let (mut matches, mut used, mut ends) = ([0; ORDERS], [0u128; ORDERS], [0u128; ORDERS]);
+    for token in reply {
+        let mut same = 0u128;
+        for (j, t) in reference.iter().enumerate() {
+            same |= u128::from(t == token) << j;
+        }
+        // Highest order first: each needs the order below as it was at the token before.
+        for n in (1..ORDERS).rev() {
+            ends[n] = same & (ends[n - 1] << 1);
+        }
+        ends[0] = same;
+        for n in 0..ORDERS {
+            let free = ends[n] & !used[n];
+            used[n] |= free & free.wrapping_neg();
+            matches[n] += u64::from(free != 0);
+        }
+    }
+    matches
+}
+
 impl BleuCounts {
     /// Counts of one reply against its references (of which there must be one at least to match anything).
     pub fn new<T: std::hash::Hash + Eq>(reply: &[T], references: &[&[T]]) -> Self {
@@ -54,15 +83,22 @@ impl BleuCounts {
             .map(|r| r.len() as u64)
             .min_by_key(|&l| (l.abs_diff(c.reply_len), l))
             .unwrap_or(0);
-        for n in 1..=ORDERS {
-            let own = count(reply, n);
-            let refs: Vec<_> = references.iter().map(|r| count(r, n)).collect();
-            for (gram, &k) in &own {
-                let most = refs.iter().filter_map(|r| r.get(gram)).max().copied().unwrap_or(0);
-                c.matches[n - 1] += k.min(most);
-                c.totals[n - 1] += k;
+        for n in 0..ORDERS {
+            c.totals[n] = (reply.len() + 1).saturating_sub(n + 1) as u64;
+            c.empty[n] = u64::from(c.totals[n] == 0);
+        }
+        match references {
+            [one] if one.len() <= MASK => c.matches = matches_by_mask(reply, one),
+            _ => {
+                for n in 1..=ORDERS {
+                    let own = count(reply, n);
+                    let refs: Vec<_> = references.iter().map(|r| count(r, n)).collect();
+                    for (gram, &k) in &own {
+                        let most = refs.iter().filter_map(|r| r.get(gram)).max().copied().unwrap_or(0);
+                        c.matches[n - 1] += k.min(most);
+                    }
+                }
             }
-            c.empty[n - 1] = u64::from(own.is_empty());
         }
         c
     }
@@ -151,5 +187,34 @@ impl BleuCounts {
         let log = |x: f64| if x == 0.0 { -9_999_999_999.0 } else { x.ln() };
         // Equal lengths give exp(0) = 1 in both conventions of the brevity penalty.
         self.brevity() * (p[..orders].iter().map(|&x| log(x)).sum::<f64>() / orders as f64).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_and_maps_count_the_same() {
+        let mut draws = ecr_core::Stream::new(5).rng();
+        for case in 0..2000 {
+            // Few words, so that n-grams repeat; lengths beyond the mask now and then.
+            let words = 1 + case % 6;
+            let mut text =
+                |most: usize| -> Vec<usize> { (0..draws.below(most)).map(|_| draws.below(words)).collect() };
+            let (reply, reference) = (text(40), text(if case % 20 == 0 { 200 } else { 40 }));
+            let mut by_map = [0; ORDERS];
+            for n in 1..=ORDERS {
+                let theirs = count(&reference, n);
+                for (g, &k) in &count(&reply, n) {
+                    by_map[n - 1] += k.min(theirs.get(g).copied().unwrap_or(0));
+                }
+            }
+            let c = BleuCounts::new(&reply, &[&reference]);
+            assert_eq!(c.matches, by_map, "{reply:?} {reference:?}");
+            if reference.len() <= MASK {
+                assert_eq!(matches_by_mask(&reply, &reference), by_map);
+            }
+        }
     }
 }

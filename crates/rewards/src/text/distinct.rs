@@ -5,7 +5,7 @@
 //! [`Distinct::intra`] = mean over replies of their own ratio. N-grams are numbered once, so that resampling
 //! costs one pass over small integers.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::tokens;
 
@@ -21,31 +21,72 @@ pub struct Distinct {
     vocabulary: usize,
 }
 
+/// Words of replies as numbers, equal words as equal numbers.
+fn number(replies: &[Vec<&str>]) -> Vec<Vec<u32>> {
+    let mut ids: FxHashMap<&str, u32> = FxHashMap::default();
+    replies
+        .iter()
+        .map(|t| {
+            t.iter()
+                .map(|&w| {
+                    let next = ids.len() as u32;
+                    *ids.entry(w).or_insert(next)
+                })
+                .collect()
+        })
+        .collect()
+}
+
 impl Distinct {
     /// The n-grams of order `n` of `replies`, over white-space tokens.
     pub fn new(replies: &[&str], n: usize) -> Self {
-        let token_lists: Vec<Vec<&str>> = replies.iter().map(|r| tokens(r)).collect();
-        let mut ids: FxHashMap<&[&str], u32> = FxHashMap::default();
+        let lists: Vec<Vec<&str>> = replies.iter().map(|r| tokens(r)).collect();
+        Self::numbered(&number(&lists), n)
+    }
+    /// Orders 1..=4 of replies that are tokens already; words are numbered once for all.
+    pub fn orders(replies: &[Vec<&str>]) -> [Self; 4] {
+        let numbered = number(replies);
+        [1, 2, 3, 4].map(|n| Self::numbered(&numbered, n))
+    }
+    fn numbered(replies: &[Vec<u32>], n: usize) -> Self {
+        let n = n.max(1);
         let mut out = Self {
             grams: Vec::with_capacity(replies.len()),
-            total: Vec::with_capacity(replies.len()),
-            non_empty: token_lists.iter().map(|t| !t.is_empty()).collect(),
+            total: replies.iter().map(|t| (t.len() + 1).saturating_sub(n) as u64).collect(),
+            non_empty: replies.iter().map(|t| !t.is_empty()).collect(),
             vocabulary: 0,
         };
-        for t in &token_lists {
-            let mut own = FxHashSet::default();
-            let mut total = 0;
-            for g in t.windows(n.max(1)) {
-                let next = ids.len() as u32;
-                own.insert(*ids.entry(g).or_insert(next));
-                total += 1;
-            }
-            let mut own: Vec<u32> = own.into_iter().collect();
-            own.sort_unstable();
-            out.grams.push(own);
-            out.total.push(total);
+        let all = out.total.iter().sum::<u64>() as usize;
+        // Four word numbers fit one integer exactly: no two n-grams share a key.
+        let mut short: FxHashMap<u128, u32> = FxHashMap::default();
+        let mut long: FxHashMap<&[u32], u32> = FxHashMap::default();
+        if n <= 4 {
+            short.reserve(all / 2);
         }
-        out.vocabulary = ids.len();
+        let mask = if n >= 4 { u128::MAX } else { (1u128 << (32 * n)) - 1 };
+        for t in replies {
+            let mut own: Vec<u32> = Vec::with_capacity(t.len());
+            if n <= 4 {
+                let mut key = 0u128;
+                for (i, &w) in t.iter().enumerate() {
+                    // One more than the number, so that a shorter n-gram is no prefix of zeros.
+                    key = (key << 32 | u128::from(w + 1)) & mask;
+                    if i + 1 >= n {
+                        let next = short.len() as u32;
+                        own.push(*short.entry(key).or_insert(next));
+                    }
+                }
+            } else {
+                for g in t.windows(n) {
+                    let next = long.len() as u32;
+                    own.push(*long.entry(g).or_insert(next));
+                }
+            }
+            own.sort_unstable();
+            own.dedup();
+            out.grams.push(own);
+        }
+        out.vocabulary = short.len().max(long.len());
         out
     }
     /// Number of replies.

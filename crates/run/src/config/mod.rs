@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use aliases::{ALIASES, alias};
 pub use layers::{Layers, Origin};
-pub use presets::{PRESETS, preset};
+pub use presets::{PRESETS, all_presets, preset};
 
 /// Keys that hold a path. A relative one in a file is taken from the file's directory; results do not name them.
 pub const PATHS: &[&str] = &[
@@ -304,6 +304,44 @@ section! {
         recommendation: f64 = 1.5,
         /// Form.
         format: f64 = 0.1,
+        /// Recommends exactly when the human reply does (optional, as all that follow). Default 0: neither built nor run.
+        wrong_moment: f64 = 0.0,
+        /// Says nothing twice, within the reply and over the conversation.
+        repetition: f64 = 0.0,
+        /// Between `length_least` and `length_most` words.
+        length: f64 = 0.0,
+        /// Ends by itself.
+        eos: f64 = 0.0,
+        /// Facts about films that the catalogue knows to be true.
+        knowledge: f64 = 0.0,
+        /// Nearness of the reply's embedding to the last two turns'.
+        relevance: f64 = 0.0,
+        /// The critic's head `critic_head`.
+        critic: f64 = 0.0,
+        /// The score of `external_command`.
+        external: f64 = 0.0,
+        /// Weights of one's own components, e.g. `["safety 0.5"]`.
+        own: Vec<String> = Vec::new(),
+        /// Fewest words for `length`.
+        length_least: usize = 4,
+        /// Most words for `length`.
+        length_most: usize = 40,
+        /// Pretrained encoder (name or directory) for `relevance`.
+        relevance_model: String = "all-minilm-l6-v2".into(),
+        /// Head for `critic`.
+        critic_head: String = "overall".into(),
+        /// Program and arguments for `external`; it reads and writes JSON lines.
+        external_command: Vec<String> = Vec::new(),
+        /// Least score of `external`.
+        external_low: f64 = 0.0,
+        /// Greatest score of `external`.
+        external_high: f64 = 1.0,
+        /// Longest wait of `external` for a batch, seconds.
+        external_timeout: f64 = 60.0,
+        /// What the user calls this version of `external_command`.
+        external_version: String = String::new(),
+        /// File of the cache of expensive scores; empty = none. Does not change results.
+        cache: String = String::new(),
         /// `sum` (normalise, weigh, sum), `sum_then_normalise`, `worst_case` or `constrained`. Default sum.
         aggregation: String = "sum".into(),
         /// Replies that are none (empty, copied, repeating, a list of words) earn nothing else. Default false.

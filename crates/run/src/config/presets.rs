@@ -21,13 +21,19 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("mappo-strong", include_str!("../../../../configs/presets/mappo-strong.toml")),
 ];
 
+/// [`PRESETS`] and the preset that comes with each component of one's own.
+pub fn all_presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = ecr_rewards::components::own::OWN.iter().map(|o| (o.preset, o.toml));
+    PRESETS.iter().copied().chain(own)
+}
+
 /// The text of a preset.
 ///
 /// # Errors
 /// [`ecr_core::Kind::Config`] for an unknown name, with the known ones.
 pub fn preset(name: &str) -> Result<&'static str> {
-    PRESETS.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or_else(|| {
-        let known: Vec<&str> = PRESETS.iter().map(|(n, _)| *n).collect();
+    all_presets().find(|(n, _)| *n == name).map(|(_, text)| text).ok_or_else(|| {
+        let known: Vec<&str> = all_presets().map(|(n, _)| n).collect();
         Error::config(format!("find the preset {name}"))
             .expected(known.join(", "))
             .hint("or give a configuration file that exists")
@@ -41,9 +47,9 @@ mod tests {
 
     #[test]
     fn every_preset_is_a_valid_configuration() {
-        for (name, text) in PRESETS {
+        for (name, text) in all_presets() {
             let mut l = Layers::new();
-            l.toml(text, name, |_| Origin::Preset((*name).into())).unwrap();
+            l.toml(text, name, |_| Origin::Preset(name.into())).unwrap();
             l.config().unwrap();
         }
         assert!(preset("smok").unwrap_err().to_string().contains("smoke"));

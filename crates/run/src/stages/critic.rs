@@ -28,7 +28,7 @@ const GROUPS: usize = 30;
 pub(super) struct Critic;
 
 /// File of the trained critic, without its ending.
-pub(super) const CRITIC_FILE: &str = "critic_pretrained_final";
+pub(crate) const CRITIC_FILE: &str = "critic_pretrained_final";
 
 impl Stage for Critic {
     fn name(&self) -> &'static str {

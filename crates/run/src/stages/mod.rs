@@ -20,6 +20,7 @@ use crate::graph::Stage;
 use crate::rundir::RunDir;
 
 pub use compare::compare_files;
+pub(crate) use critic::CRITIC_FILE;
 pub(crate) use ppo::NORMALISER_FILE;
 
 /// All stages, in the order in which they run; optional ones only when asked for.
