@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ecr_core::{Error, Result, Stream, io};
-use ecr_run::experiments::critic_warmstart;
 use ecr_run::config::{ALIASES, Layers, Origin, all_presets, preset};
+use ecr_run::experiments::critic_warmstart;
 use ecr_run::graph::{self, Plan};
 use ecr_run::interrupt::Interrupt;
 use ecr_run::log::Voice;
