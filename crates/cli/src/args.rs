@@ -31,16 +31,17 @@ pub(crate) enum Command {
     Train(Train),
     /// Evaluate baseline and student of a run on the same prompts
     Eval(Stage),
-    /// Compare the two models of a run, or two files of replies
-    Compare(Compare),
+    /// Compare the models of a run, or any models of any runs
+    Compare(crate::compare::Compare),
+    /// Train variants with several seeds and compare them on one page
+    Experiment(crate::experiment::Experiment),
+    /// Try settings on validation prompts and show which none beats
+    Sweep(crate::sweep::Sweep),
     /// Audit and explain rewards
     #[command(subcommand)]
     Reward(crate::reward::Reward),
     /// What the metrics of a run say about it
     Diagnose(crate::diagnose::Diagnose),
-    /// Runs that differ in one setting, several seeds each
-    #[command(subcommand)]
-    Experiment(Experiment),
     /// Rate replies with a language model as judge
     Score(Box<crate::score::Score>),
     /// The file in which expensive scores are kept
@@ -49,27 +50,6 @@ pub(crate) enum Command {
     /// Show and check settings
     #[command(subcommand)]
     Config(Config),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Experiment {
-    /// PPO with and without warm start of the value function, and with and without the critic in it
-    CriticWarmstart(Trials),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Trials {
-    /// `demo`, another preset, or a configuration file
-    #[arg(default_value = "demo")]
-    pub(crate) what: String,
-    /// Seeds, from run.seed on
-    #[arg(long, default_value_t = 3)]
-    pub(crate) seeds: u64,
-    /// Directory of the runs
-    #[arg(long, default_value = "runs/critic-warmstart")]
-    pub(crate) out: PathBuf,
-    #[command(flatten)]
-    pub(crate) settings: Settings,
 }
 
 /// Settings in layers: defaults, presets and files in the order given, --set, flags.
@@ -163,15 +143,6 @@ pub(crate) enum Train {
     Mappo(Stage),
     /// Rounds of contrast between weak teachers and a strong student
     Macpo(Stage),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Compare {
-    /// Two files of replies (evaluation_results/MODEL/replies.json); without them, the models of the run
-    #[arg(num_args = 2, value_names = ["BASELINE", "ENHANCED"])]
-    pub(crate) files: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(crate) stage: Stage,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ecr_core::{Error, Result, Stream, io};
+use ecr_core::{Error, Result, io};
 use ecr_run::config::{ALIASES, Layers, Origin, all_presets, preset};
-use ecr_run::experiments::critic_warmstart;
 use ecr_run::graph::{self, Plan};
 use ecr_run::interrupt::Interrupt;
 use ecr_run::log::Voice;
@@ -13,7 +12,7 @@ use ecr_run::rundir::RunDir;
 use ecr_run::stages;
 use serde_json::{Value as Json, json};
 
-use crate::args::{Cli, Command, Compare, Config, Data, Experiment, Run, Settings, Stage, Train, Trials};
+use crate::args::{Cli, Command, Config, Data, Run, Settings, Stage, Train};
 use crate::guide::Guide;
 
 /// Writes to stdout; a closed pipe is the reader's choice, not an error.
@@ -37,10 +36,11 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Train(Train::Mappo(s)) => stage("mappo", s, guide),
         Command::Train(Train::Macpo(s)) => stage("macpo", s, guide),
         Command::Eval(s) => stage("eval", s, guide),
-        Command::Compare(c) => compare(c, guide),
+        Command::Compare(c) => crate::compare::execute(c, guide),
+        Command::Experiment(e) => crate::experiment::execute(e, guide),
+        Command::Sweep(s) => crate::sweep::execute(s, guide),
         Command::Reward(r) => crate::reward::execute(r, guide),
         Command::Diagnose(d) => crate::diagnose::execute(&d),
-        Command::Experiment(Experiment::CriticWarmstart(t)) => critic_warmstart(&t, guide),
         Command::Score(s) => crate::score::execute(&s),
         Command::Cache(c) => crate::cache::execute(c),
         Command::Config(c) => config(c, guide),
@@ -64,7 +64,7 @@ pub(crate) fn lay(layers: &mut Layers, what: &str) -> Result<()> {
 }
 
 /// All layers of a command line.
-fn layers(first: Option<&str>, settings: &Settings, guide: &Guide) -> Result<Layers> {
+pub(crate) fn layers(first: Option<&str>, settings: &Settings, guide: &Guide) -> Result<Layers> {
     let mut l = Layers::new();
     for what in first.into_iter().chain(settings.layers.iter().chain(&settings.preset).map(String::as_str)) {
         lay(&mut l, what)?;
@@ -99,7 +99,7 @@ pub(crate) fn over(l: &mut Layers, settings: &Settings, guide: &Guide) -> Result
     Ok(())
 }
 
-fn plan(settings: &Settings) -> Result<Plan> {
+pub(crate) fn plan(settings: &Settings) -> Result<Plan> {
     Ok(Plan {
         force: settings.force,
         dry_run: settings.dry_run,
@@ -115,25 +115,6 @@ pub(crate) fn again(args: impl Iterator<Item = String>) -> String {
         |a: &String| !a.is_empty() && a.chars().all(|c| c.is_alphanumeric() || "-_=./:,@+%".contains(c));
     let quoted = |a: String| if plain(&a) { a } else { format!("'{}'", a.replace('\'', r"'\''")) };
     args.filter(|a| a != "--force").map(quoted).collect::<Vec<_>>().join(" ")
-}
-
-fn critic_warmstart(t: &Trials, guide: &Guide) -> Result<()> {
-    if t.seeds == 0 {
-        return Err(Error::config("run the experiment").expected("--seeds of at least 1").got("0"));
-    }
-    let layers = layers(Some(&t.what), &t.settings, guide)?;
-    let plan = Plan { to: Some("ppo".into()), ..plan(&t.settings)? };
-    let voice = Voice { quiet: t.settings.quiet };
-    let found = critic_warmstart::run(&layers, &RunDir::new(&t.out), t.seeds, &plan, voice)?;
-    if plan.dry_run {
-        return Ok(());
-    }
-    if t.settings.json {
-        print(&json!(found).to_string());
-    } else {
-        print(&critic_warmstart::markdown(&found));
-    }
-    Ok(())
 }
 
 fn run(r: Run, guide: &Guide) -> Result<()> {
@@ -169,7 +150,7 @@ fn show(out: &Path, json: bool) -> Result<()> {
 }
 
 /// One stage of a run directory.
-fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
+pub(crate) fn stage(name: &str, s: Stage, guide: &Guide) -> Result<()> {
     let saved = s.out.join(graph::CONFIG_FILE);
     let mut layers = if s.settings.layers.is_empty() && saved.exists() {
         let mut l = Layers::new();
@@ -230,16 +211,6 @@ fn evaluate_model(layers: &mut Layers, out: &Path, path: &str, voice: Voice) -> 
         if baseline { ("eval.baseline_path", "baseline") } else { ("eval.rl_enhanced_path", "student") };
     voice.say(&format!("{path} is evaluated as the {role} ({key})"));
     layers.flag("--model_path", key, path)
-}
-
-fn compare(c: Compare, guide: &Guide) -> Result<()> {
-    let [a, b] = c.files.as_slice() else { return stage("compare", c.stage, guide) };
-    let layers = layers(None, &c.stage.settings, guide)?;
-    let config = layers.config()?;
-    let stream = Stream::new(config.run.seed).child("bootstrap");
-    let report = stages::compare_files(a, b, config.eval.resamples, config.eval.samples, stream)?;
-    print(if c.stage.settings.json { &report.json } else { &report.markdown });
-    Ok(())
 }
 
 fn config(c: Config, guide: &Guide) -> Result<()> {

@@ -3,10 +3,13 @@
 mod args;
 mod cache;
 mod commands;
+mod compare;
 mod diagnose;
+mod experiment;
 mod guide;
 mod reward;
 mod score;
+mod sweep;
 
 use std::process::ExitCode;
 

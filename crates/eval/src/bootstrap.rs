@@ -54,11 +54,15 @@ impl Bootstrap {
 }
 
 impl Resamples {
+    /// `statistic` on each resample, `[resamples]`, in their order.
+    pub fn values(&self, statistic: impl Fn(&[u32]) -> Option<f64> + Sync) -> Vec<Option<f64>> {
+        self.times.par_iter().map(|t| statistic(t)).collect()
+    }
     /// 2.5th and 97.5th percentile of `statistic` over the resamples (those where it is `None` are left out), shifted by
     /// the bootstrap's estimate of bias. Means have none; a distinct-n ratio has much, since a resample repeats
     /// replies, and its plain percentiles can miss the value itself.
     pub fn interval(&self, statistic: impl Fn(&[u32]) -> Option<f64> + Sync) -> Option<(f64, f64)> {
-        let values: Vec<Option<f64>> = self.times.par_iter().map(|t| statistic(t)).collect();
+        let values = self.values(&statistic);
         let mut values: Vec<f64> = values.into_iter().flatten().filter(|x| x.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         let all = vec![1; self.times.first().map_or(0, Vec::len)];

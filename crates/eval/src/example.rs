@@ -36,6 +36,9 @@ pub struct Example {
     pub kl: Option<f64>,
     /// Quality critic's overall value.
     pub critic_value: Option<f64>,
+    /// Likeliest emotion of the last seeker turn of the context, by the evaluation-only scorer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeker_emotion: Option<String>,
 }
 
 impl Example {
@@ -56,6 +59,7 @@ impl Example {
             empathy_eval: None,
             kl: None,
             critic_value: None,
+            seeker_emotion: None,
         }
     }
 }

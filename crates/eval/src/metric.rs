@@ -80,6 +80,16 @@ impl Metric {
             }
         }
     }
+    /// The metric over some units alone, for resamples of all of them; `None` for metrics that only a corpus has.
+    pub fn within(&self, keep: &[bool]) -> Option<Self> {
+        let cut = |xs: &[f64]| xs.iter().zip(keep).map(|(x, &k)| if k { *x } else { 0.0 }).collect();
+        match self {
+            Self::Ratio { num, den } => Some(Self::Ratio { num: cut(num), den: cut(den) }),
+            Self::Exp { num, den } => Some(Self::Exp { num: cut(num), den: cut(den) }),
+            Self::Sum(parts) => Some(Self::Sum(parts.iter().map(|m| m.within(keep)).collect::<Option<_>>()?)),
+            _ => None,
+        }
+    }
     /// Value of each unit by itself, `[units]`; `None` for metrics that only a corpus has.
     pub fn units(&self) -> Option<Vec<Option<f64>>> {
         match self {

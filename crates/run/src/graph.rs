@@ -119,6 +119,8 @@ pub struct Plan {
     pub allow_other_kernels: bool,
     /// How the user can stop the run.
     pub interrupt: Interrupt,
+    /// Other run directories: a stage that one of them finished with the same settings and inputs is taken over.
+    pub donors: Vec<PathBuf>,
 }
 
 /// Proof of a finished stage.
@@ -197,6 +199,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
             plan.only.iter().any(|n| n == names[i])
         }
     };
+    let seeds = stage_seeds(&config, &names)?;
     let engine = engine(&config)?;
     if config.run.threads > 0 {
         // Fails only if the pool exists already (several runs in one process): results do not depend on it.
@@ -215,7 +218,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         tracking: Tracking::default(),
     };
     if !plan.dry_run {
-        write_run_json(&cx, layers, stages)?;
+        write_run_json(&cx, layers, stages, cx.config.run.seed)?;
         let values: BTreeMap<&String, &Json> =
             layers.values().iter().filter(|(k, _)| *k != "run.threads").map(|(k, (v, _))| (k, v)).collect();
         let text = serde_json::to_vec_pretty(&values)
@@ -224,7 +227,7 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
         cx.tracking = Tracking::begin(&cx.config.track, layers, &cx.dir, voice);
     }
     let picked: Vec<usize> = (0..stages.len()).filter(|i| chosen(*i)).collect();
-    let result = each(&mut cx, &picked, stages, layers, plan);
+    let result = each(&mut cx, &picked, &seeds, stages, layers, plan);
     cx.tracking.finish(&result);
     result
 }
@@ -233,14 +236,20 @@ pub fn run(stages: &[Box<dyn Stage>], layers: &Layers, dir: RunDir, plan: &Plan,
 fn each(
     cx: &mut Context,
     picked: &[usize],
+    seeds: &[u64],
     stages: &[Box<dyn Stage>],
     layers: &Layers,
     plan: &Plan,
 ) -> Result<()> {
+    let whole = cx.config.clone();
     let mut stale = false;
-    for stage in picked.iter().map(|i| &stages[*i]) {
+    for (i, stage) in picked.iter().map(|&i| (i, &stages[i])) {
         let name = stage.name();
         let proof = cx.dir.join(".state").join(format!("{name}.json"));
+        // A stage knows one seed: its own.
+        cx.config = whole.clone();
+        cx.config.run.seed = seeds[i];
+        cx.stream = Stream::new(seeds[i]);
         let settings = io::blake3(stage.settings(&cx.config).to_string().as_bytes());
         let inputs = hashes(&cx.dir, &stage.inputs(&cx.config, &cx.dir))?;
         let old: Option<Done> = io::read(&proof).ok().and_then(|b| serde_json::from_slice(&b).ok());
@@ -273,6 +282,10 @@ fn each(
                 .error(&format!("stopped before {name}"))
                 .files("every stage before it is complete"));
         }
+        if !plan.force && adopt(cx, stage.as_ref(), &settings, &inputs, &plan.donors)? {
+            write_run_json(cx, layers, stages, whole.run.seed)?;
+            continue;
+        }
         // Checkpoints belong to one configuration and one set of inputs.
         let key = io::blake3(format!("{settings}{inputs:?}").as_bytes());
         let marker = cx.dir.join(".state").join(format!("{name}.begun"));
@@ -292,7 +305,7 @@ fn each(
             serde_json::to_vec_pretty(&done).map_err(|e| Error::internal(format!("write {name}: {e}")))?;
         io::atomic_write(&proof, &text)?;
         cx.checkpoints(name).clear()?;
-        write_run_json(cx, layers, stages)?;
+        write_run_json(cx, layers, stages, whole.run.seed)?;
         cx.tracking.stage_done(name, &cx.summary);
         let path = cx.dir.log("timing.jsonl");
         let len = io::read(&path).map_or(0, |b| b.len() as u64);
@@ -308,6 +321,80 @@ fn each(
         cx.voice.say(&format!("{name}: done in {seconds:.1} s"));
     }
     Ok(())
+}
+
+/// The seed of each stage: `run.train_seed`, if given, from `run.train_seed_from` up to the evaluation, else `run.seed`.
+fn stage_seeds(config: &Config, names: &[&str]) -> Result<Vec<u64>> {
+    let r = &config.run;
+    let evaluation = names.iter().position(|n| *n == "eval").unwrap_or(names.len());
+    let from = match names.iter().position(|n| *n == r.train_seed_from) {
+        Some(i) if i > 0 && i < evaluation => i,
+        _ if r.train_seed == 0 => names.len(),
+        _ => {
+            return Err(Error::config("read run.train_seed_from")
+                .expected(format!("one of {}", names[1.min(evaluation)..evaluation].join(", ")))
+                .got(format!("{:?}", r.train_seed_from)));
+        }
+    };
+    let varies = |i: usize| r.train_seed != 0 && i >= from && i < evaluation;
+    Ok((0..names.len()).map(|i| if varies(i) { r.train_seed } else { r.seed }).collect())
+}
+
+/// Takes a stage over from a run that finished it with the same settings, inputs and kernels. Its outputs are linked
+/// where the disk can (they are only ever replaced, never written into), its logs copied.
+fn adopt(
+    cx: &Context,
+    stage: &dyn Stage,
+    settings: &str,
+    inputs: &BTreeMap<String, String>,
+    donors: &[PathBuf],
+) -> Result<bool> {
+    let name = stage.name();
+    for donor in donors.iter().filter(|d| d.as_path() != cx.dir.root()) {
+        let donor = RunDir::new(donor);
+        let proof = donor.join(".state").join(format!("{name}.json"));
+        let Some(done) = io::read(&proof).ok().and_then(|b| serde_json::from_slice::<Done>(&b).ok()) else {
+            continue;
+        };
+        if done.settings != settings || done.inputs != *inputs || last_kernels(&donor) != kernels(cx.engine) {
+            continue;
+        }
+        if done.outputs != hashes(&donor, &stage.outputs(&donor))? {
+            continue;
+        }
+        for path in stage.outputs(&cx.dir).into_iter().filter(|p| p.is_dir()) {
+            io::remove_dir_all(&path)?;
+        }
+        for file in done.outputs.iter().filter(|(_, hash)| *hash != "absent").map(|(file, _)| file) {
+            io::link_or_copy(&donor.join(file), &cx.dir.join(file))?;
+        }
+        for log in io::read_dir_sorted(&donor.join("logs"))? {
+            let file = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if file.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '_'])) {
+                io::atomic_write(&cx.dir.log(&file), &io::read(&log)?)?;
+            }
+        }
+        // What the donor made beside what this run would make is no longer the same result.
+        if done.outputs != hashes(&cx.dir, &stage.outputs(&cx.dir))? {
+            continue;
+        }
+        let text =
+            serde_json::to_vec_pretty(&done).map_err(|e| Error::internal(format!("write {name}: {e}")))?;
+        io::atomic_write(&cx.dir.join(".state").join(format!("{name}.json")), &text)?;
+        cx.checkpoints(name).clear()?;
+        cx.tracking.stage_skipped(name, &cx.dir, &done.summary);
+        cx.voice.say(&format!("{name}: the same as in {}, taken over", donor.root().display()));
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// The kernels that a run was last continued on; empty if it never began.
+fn last_kernels(dir: &RunDir) -> String {
+    let run: Option<Json> =
+        io::read(&dir.join("run.json")).ok().and_then(|b| serde_json::from_slice(&b).ok());
+    let last = run.and_then(|r| Some(r["kernels"].as_array()?.last()?.as_str()?.to_owned()));
+    last.unwrap_or_default()
 }
 
 /// BLAKE3 of every file of the given paths, by path relative to the run directory.
@@ -360,7 +447,7 @@ fn check_kernels(dir: &RunDir, engine: Engine, plan: &Plan, voice: Voice) -> Res
 }
 
 /// run.json: what was run, on what, and each stage's numbers. No time, no path.
-fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> Result<()> {
+fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>], seed: u64) -> Result<()> {
     let mut results = serde_json::Map::new();
     for s in stages {
         let proof = cx.dir.join(".state").join(format!("{}.json", s.name()));
@@ -394,10 +481,31 @@ fn write_run_json(cx: &Context, layers: &Layers, stages: &[Box<dyn Stage>]) -> R
         "ecr": env!("CARGO_PKG_VERSION"),
         "cpu": cpuinfo("model name"),
         "kernels": used,
-        "seed": cx.config.run.seed,
+        "seed": seed,
         "config": config,
         "stages": results,
     }))
     .map_err(|e| Error::internal(format!("write run.json: {e}")))?;
     io::atomic_write(&path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_training_seed_changes_training_alone() {
+        let names = ["prepare", "sft", "ppo", "rloo", "eval", "compare"];
+        let mut c = Config::default();
+        assert_eq!(stage_seeds(&c, &names).unwrap(), [42; 6]);
+        c.run.train_seed = 7;
+        assert_eq!(stage_seeds(&c, &names).unwrap(), [42, 42, 7, 7, 42, 42]);
+        c.run.train_seed_from = "sft".into();
+        assert_eq!(stage_seeds(&c, &names).unwrap(), [42, 7, 7, 7, 42, 42]);
+        for bad in ["prepare", "eval", "pppo"] {
+            c.run.train_seed_from = bad.into();
+            let e = stage_seeds(&c, &names).unwrap_err().to_string();
+            assert!(e.contains("sft, ppo, rloo") && e.contains(bad), "{e}");
+        }
+    }
 }

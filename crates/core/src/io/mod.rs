@@ -110,6 +110,19 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, &e))
 }
 
+/// Gives a file a second name, or copies it where that cannot be (another disk, a file system without links). For files
+/// that are replaced as wholes and never written into: both names would show the change.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
+    create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
+    if to.exists() {
+        fs::remove_file(to).map_err(|e| Error::io("replace", to, &e))?;
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(_) => atomic_write(to, &read(from)?),
+    }
+}
+
 /// Flushes a directory's entries to the disk.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -218,6 +231,18 @@ mod tests {
             assert_eq!(got.is_ok(), good, "{mode:o}");
             assert!(good || !got.unwrap_err().to_string().contains("sk-1"));
         }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_link_keeps_its_text_when_the_other_name_is_replaced() {
+        let dir = scratch("link");
+        let (a, b) = (dir.join("a"), dir.join("x/b"));
+        atomic_write(&a, b"one").unwrap();
+        link_or_copy(&a, &b).unwrap();
+        link_or_copy(&a, &b).unwrap();
+        atomic_write(&a, b"two").unwrap();
+        assert_eq!((read(&a).unwrap(), read(&b).unwrap()), (b"two".to_vec(), b"one".to_vec()));
         fs::remove_dir_all(dir).unwrap();
     }
 

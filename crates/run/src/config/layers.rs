@@ -209,8 +209,11 @@ impl Layers {
         if !(0.0..=1.0).contains(&c.critic.rated_share) {
             return fail("critic.rated_share", "a number from 0 to 1");
         }
-        if !crate::experiments::critic_warmstart::ARMS.contains(&c.value.warm_start.as_str()) {
+        if !["none", "returns", "critic_and_returns"].contains(&c.value.warm_start.as_str()) {
             return fail("value.warm_start", "\"none\", \"returns\" or \"critic_and_returns\"");
+        }
+        if !["test", "valid"].contains(&c.eval.split.as_str()) {
+            return fail("eval.split", "\"test\" or \"valid\"");
         }
         if !["none", "inverse"].contains(&c.emotion.class_weights.as_str()) {
             return fail("emotion.class_weights", "\"none\" or \"inverse\"");

@@ -101,6 +101,11 @@ section! {
     Run {
         /// Seed of every random stream. Default 42.
         seed: u64 = 42,
+        /// Another seed for the stages from `train_seed_from` on that train, 0 = `seed`. Data, test prompts and the
+        /// streams of evaluation stay those of `seed`, so that runs can be compared. Default 0.
+        train_seed: u64 = 0,
+        /// First stage that `train_seed` changes. Default ppo: all runs share one baseline.
+        train_seed_from: String = "ppo".into(),
         /// Threads; 0 = all. Results do not depend on it. Default 0.
         threads: usize = 0,
         /// `f32`, or `bf16` (bf16 arithmetic where the CPU has it). Default bf16.
@@ -436,6 +441,8 @@ section! {
         resamples: usize = 2000,
         /// Samples shown side by side.
         samples: usize = 12,
+        /// `test`, or `valid` for choosing settings: a choice made on test prompts cannot be measured on them.
+        split: String = "test".into(),
         /// Model directory to evaluate as baseline; empty = the run's.
         baseline_path: String = String::new(),
         /// Model directory to evaluate as student; empty = the run's.

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use ecr_core::seam::{Decoding, Generator, Reward};
-use ecr_core::{Error, Params, Result, Stream, io};
+use ecr_core::seam::{Decoding, EMOTIONS, Emotion, EmotionDistribution, Generator, Reward};
+use ecr_core::{Error, Params, Result, Role, Stream, io};
 use ecr_data::records::Example as Turn;
 use ecr_data::redial::Split;
 use ecr_eval::{Bootstrap, Evaluation, Example, ModelRun, ReferenceNll};
@@ -19,7 +19,7 @@ use crate::graph::{Context, Stage};
 use crate::lm::Lm;
 use crate::measure::{Nll, mean_nll, nll, response_logp};
 use crate::prompting::Window;
-use crate::rewarding::{composite, empathy_eval, reply};
+use crate::rewarding::{composite, emotion, empathy_eval, reply};
 use crate::rundir::RunDir;
 use crate::scorers::Scorer;
 use crate::world::{Choices, World};
@@ -29,7 +29,7 @@ pub(super) struct Eval;
 /// Names of the two models of every run, as in the comparison.
 pub(super) const MODELS: [&str; 2] = ["baseline", "rl_enhanced"];
 /// All replies of a model with their scores: what the comparison is made from.
-pub(super) const REPLIES_FILE: &str = "replies.json";
+pub(crate) const REPLIES_FILE: &str = "replies.json";
 
 /// Tokens of one scoring pass.
 const BUDGET: usize = 2048;
@@ -39,8 +39,13 @@ impl Stage for Eval {
         "eval"
     }
     fn settings(&self, c: &Config) -> Json {
+        // What is as it always was is left out, so that a new option does not make a finished stage stale.
+        let mut eval = json!(c.eval);
+        if let Json::Object(map) = &mut eval {
+            map.retain(|k, v| k != "split" || *v != "test");
+        }
         json!([
-            c.eval,
+            eval,
             c.policy,
             c.lora,
             crate::rewarding::settings(c),
@@ -71,7 +76,8 @@ impl Stage for Eval {
         let choices = Choices::load(&chosen)?;
         let prompting = world.prompting(&c, &lm, choices.candidates);
         let stream = cx.stream.child("eval");
-        let mut dialogues = world.dialogues(Split::Test, 0)?;
+        let split = if c.eval.split == "valid" { Split::Valid } else { Split::Test };
+        let mut dialogues = world.dialogues(split, 0)?;
         let mut prompts = world.prompts(&prompting, &dialogues)?;
         stream.child("prompts").rng().shuffle(&mut prompts);
         prompts.truncate(c.eval.prompts);
@@ -85,7 +91,7 @@ impl Stage for Eval {
         for name in super::models(&cx.dir) {
             let params = &lm.load(&model_dir(&c, &cx.dir, name))?;
             let rows = nll(&mut policy, params, &windows, BUDGET)?;
-            cx.note(&format!("{name}_test_nll"), mean_nll(&rows));
+            cx.note(&format!("{name}_{}_nll", split.name()), mean_nll(&rows));
             let run =
                 measure(cx, &world, &lm, &mut policy, name, params, &baseline, &prompts, &rows, stream)?;
             let evaluation = Evaluation::new(run)?;
@@ -164,6 +170,7 @@ fn measure(
         breakdowns.extend(reward.score(part)?);
     }
     let twin = empathy_eval(cx)?.score(&replies)?;
+    let feelings = seeker_emotions(cx, prompts)?;
     let mut critic = Scorer::load(&cx.dir.critic(), CRITIC_FILE, cx.engine)?;
     let inputs = prompts
         .iter()
@@ -186,6 +193,7 @@ fn measure(
         let mut e = Example::new(&world.catalogue, r, u64::from(prompts[i].0.conv_id));
         e.reward = Some(breakdowns[i].clone());
         e.empathy_eval = twin[i];
+        e.seeker_emotion.clone_from(&feelings[i]);
         e.kl = Some(own[i] - base[i]);
         e.critic_value = Some(values[i]);
         examples.push(e);
@@ -195,6 +203,21 @@ fn measure(
         .map(|r| ReferenceNll { conversation: u64::from(r.conv_id), nll: r.sum, tokens: r.tokens as u64 })
         .collect();
     Ok(ModelRun { model: name.into(), examples, reference_nll })
+}
+
+/// Likeliest emotion of the last seeker turn before each prompt, by the scorer that training never sees.
+fn seeker_emotions(cx: &Context, prompts: &[(Turn, Vec<u32>)]) -> Result<Vec<Option<String>>> {
+    let last = |p: &(Turn, Vec<u32>)| p.0.context.iter().rposition(|u| u.role == Role::Seeker);
+    let at: Vec<Option<usize>> = prompts.iter().map(last).collect();
+    let texts: Vec<&str> =
+        prompts.iter().zip(&at).filter_map(|(p, at)| at.map(|at| p.0.context[at].text.as_str())).collect();
+    let mut scored = emotion(cx, "evaluate")?.distribution(&texts)?.into_iter();
+    let likeliest = |p: EmotionDistribution| {
+        // The first of equals.
+        let best = (0..p.len()).rev().max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap_or(0);
+        EMOTIONS[best].to_owned()
+    };
+    Ok(at.iter().map(|at| at.and_then(|_| scored.next()).map(likeliest)).collect())
 }
 
 /// Likelihood before training, on the same targets and prompts, and its paired difference to the baseline.

@@ -19,8 +19,9 @@ use crate::config::Config;
 use crate::graph::Stage;
 use crate::rundir::RunDir;
 
-pub use compare::compare_files;
+pub use compare::{ALL_JSON, ALL_PAGE, compare_files, read_replies};
 pub(crate) use critic::CRITIC_FILE;
+pub(crate) use eval::REPLIES_FILE;
 pub(crate) use ppo::NORMALISER_FILE;
 
 /// All stages, in the order in which they run; optional ones only when asked for.
