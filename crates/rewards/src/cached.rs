@@ -105,6 +105,12 @@ impl Reward for Cached {
         }
         Ok(out)
     }
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+    fn recall(&mut self, recent: &[String]) {
+        self.inner.recall(recent);
+    }
     fn explain(&mut self, reply: &Reply<'_>) -> Result<Vec<String>> {
         let version = self.versioned();
         let known = self.found(&version, std::slice::from_ref(reply)).1[0].is_some();

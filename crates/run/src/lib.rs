@@ -24,6 +24,7 @@ pub mod rewarding;
 pub mod rundir;
 pub mod sampler;
 pub mod scorers;
+pub mod selecting;
 pub mod stages;
 pub mod tracking;
 pub mod world;

@@ -16,6 +16,7 @@ use ecr_rewards::components::external::{self, External};
 use ecr_rewards::components::format::Format;
 use ecr_rewards::components::knowledge::Knowledge;
 use ecr_rewards::components::length::Length;
+use ecr_rewards::components::novelty::Novelty;
 use ecr_rewards::components::own;
 use ecr_rewards::components::recommendation::{Recommendation, Settings};
 use ecr_rewards::components::relevance::Relevance;
@@ -62,6 +63,7 @@ fn weights(config: &Config) -> Result<Weights> {
         ("format", r.format),
         ("wrong_moment", r.wrong_moment),
         ("repetition", r.repetition),
+        ("novelty", r.novelty),
         ("length", r.length),
         ("eos", r.eos),
         ("knowledge", r.knowledge),
@@ -112,6 +114,7 @@ fn component(
         }
         "wrong_moment" => Box::new(WrongMoment(world.catalogue.clone())),
         "repetition" => Box::new(Repetition),
+        "novelty" => Box::<Novelty>::default(),
         "length" => Box::new(Length { least: r.length_least, most: r.length_most }),
         "eos" => Box::new(Eos),
         "knowledge" => Box::new(Knowledge::new(world.catalogue.clone())),

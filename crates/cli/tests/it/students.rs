@@ -4,8 +4,21 @@ use std::process::Stdio;
 
 use crate::{Scratch, assert_same, ecr, files, finish, smoke};
 
-const ALSO: [&str; 4] =
-    ["--set", "run.also=[\"rloo\",\"grpo\",\"mappo\",\"macpo\"]", "--set", "run.checkpoint_every=1"];
+/// Optional students, and PPO with several rollouts a prompt, fine-tuning windows mixed in and looks at validation.
+const ALSO: [&str; 12] = [
+    "--set",
+    "run.also=[\"rloo\",\"grpo\",\"mappo\",\"macpo\"]",
+    "--set",
+    "run.checkpoint_every=1",
+    "--set",
+    "ppo.rollouts_per_prompt=2",
+    "--set",
+    "ppo.ptx_coef=0.1",
+    "--set",
+    "select.every=3",
+    "--set",
+    "select.prompts=8",
+];
 
 #[test]
 fn optional_students_are_trained_measured_and_continue_to_the_bit() {
@@ -24,6 +37,9 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
     assert!(
         calm.contains_key("macpo/round-2/student.jsonl") && calm.contains_key("macpo/round-1/verdict.json")
     );
+    let log = String::from_utf8(calm["logs/ppo.metrics.jsonl"].clone()).unwrap();
+    assert!(log.contains("loss/ptx_avg") && log.contains("\"reward_std\""));
+    assert!(log.contains("valid/distinct_2") && calm.contains_key("logs/selection.json"));
     assert!(calm.contains_key("models/mappo_enhanced/agents/empathy/model.safetensors"));
 
     // What a round of MACPO leaves can be learnt from by itself.

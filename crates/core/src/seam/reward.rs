@@ -54,6 +54,12 @@ pub trait Reward {
     /// Raw score of each reply of a batch, `[replies]`; `None` = not applicable (absent, not 0). The batch is
     /// visible as a whole because diversity is a property of the batch.
     fn score(&mut self, batch: &[Reply<'_>]) -> Result<Vec<Option<f64>>>;
+    /// How many of the replies before this batch the score looks at; 0 for nearly all.
+    fn memory(&self) -> usize {
+        0
+    }
+    /// Takes those replies, oldest first, before [`Reward::score`]; whoever trains keeps them, in its checkpoints too.
+    fn recall(&mut self, _recent: &[String]) {}
     /// What the score of one reply rests on, for people: the rule that applied, the classifier's answer. One line a
     /// fact; empty where the number says all.
     ///

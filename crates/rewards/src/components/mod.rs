@@ -9,6 +9,7 @@ pub mod external;
 pub mod format;
 pub mod knowledge;
 pub mod length;
+pub mod novelty;
 pub mod own;
 pub mod recommendation;
 pub mod relevance;

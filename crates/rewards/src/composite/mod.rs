@@ -309,6 +309,9 @@ impl Composite {
             batch.iter().map(|_| Breakdown { total: 0.0, parts: Vec::new(), gate: None }).collect();
         let whole_sum = self.aggregation == Aggregation::SumThenNormalise;
         for ((c, _), weight) in self.components.iter_mut().zip(&weights) {
+            if c.memory() > 0 {
+                c.recall(&self.state.recent);
+            }
             let raw = c.score(batch)?;
             check(c.as_ref(), &raw, batch.len())?;
             let moments = self.state.moments.entry(c.name().to_owned()).or_default();
@@ -353,6 +356,12 @@ impl Composite {
         }
         if self.mode == Mode::Running {
             self.learn(&out);
+            let memory = self.components.iter().map(|(c, _)| c.memory()).max().unwrap_or(0);
+            if memory > 0 {
+                self.state.recent.extend(batch.iter().map(|r| r.text.to_owned()));
+                let old = self.state.recent.len().saturating_sub(memory);
+                self.state.recent.drain(..old);
+            }
         }
         Ok(out)
     }

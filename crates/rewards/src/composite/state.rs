@@ -49,6 +49,9 @@ pub struct NormaliserState {
     /// Components whose mean has passed the bar of a schedule.
     #[serde(default, rename = "schedules begun", skip_serializing_if = "BTreeSet::is_empty")]
     pub begun: BTreeSet<String>,
+    /// The last replies scored, oldest first, as many as a component looks back at.
+    #[serde(default, rename = "recent replies", skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<String>,
 }
 
 impl NormaliserState {

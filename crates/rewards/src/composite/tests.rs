@@ -139,3 +139,52 @@ fn the_state_of_a_plain_sum_is_written_as_before() {
     let text = serde_json::to_string(c.state()).unwrap();
     assert_eq!(text, r#"{"a":{"count":1,"mean":1.0,"m2":0.0},"b":{"count":1,"mean":0.0,"m2":0.0}}"#);
 }
+
+/// Scores how many replies it was reminded of.
+struct Reminded(usize, usize);
+
+impl Reward for Reminded {
+    fn name(&self) -> &'static str {
+        "reminded"
+    }
+    fn range(&self) -> (f64, f64) {
+        (0.0, 10.0)
+    }
+    fn version(&self) -> String {
+        "reminded".into()
+    }
+    fn purpose(&self) -> Purpose {
+        Purpose::Train
+    }
+    fn memory(&self) -> usize {
+        self.0
+    }
+    fn recall(&mut self, recent: &[String]) {
+        self.1 = recent.len();
+    }
+    fn score(&mut self, batch: &[Reply<'_>]) -> Result<Vec<Option<f64>>> {
+        Ok(vec![Some(self.1 as f64); batch.len()])
+    }
+}
+
+#[test]
+fn recent_replies_are_kept_while_training_and_travel_with_the_state() {
+    let weights: Weights = [("reminded".to_owned(), 1.0)].into();
+    let new =
+        || Composite::new(vec![Box::new(Reminded(3, 0))], &weights, Mode::Running, Purpose::Train).unwrap();
+    let seen = |c: &mut Composite, texts: &[&str]| {
+        let batch: Vec<Reply<'_>> = texts.iter().map(|t| reply(t)).collect();
+        c.score(&batch).unwrap()[0].parts[0].raw.unwrap()
+    };
+    let mut c = new();
+    assert_eq!([seen(&mut c, &["1", "2"]), seen(&mut c, &["3", "4"]), seen(&mut c, &["5"])], [0.0, 2.0, 3.0]);
+    assert_eq!(c.state().recent, ["3", "4", "5"]);
+    let text = serde_json::to_string(c.state()).unwrap();
+    let mut back = new();
+    back.set_state(serde_json::from_str(&text).unwrap()).unwrap();
+    back.set_mode(Mode::Frozen);
+    assert_eq!([seen(&mut back, &["6"]), seen(&mut back, &["7"])], [3.0, 3.0]);
+    assert_eq!(back.state().recent, ["3", "4", "5"]);
+    // A composite without such a component writes nothing of it.
+    assert!(!serde_json::to_string(two(Mode::Running).state()).unwrap().contains("recent"));
+}

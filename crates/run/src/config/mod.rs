@@ -60,6 +60,8 @@ pub struct Config {
     pub value: Value,
     /// Alignment.
     pub ppo: PpoConfig,
+    /// Which of its students is kept.
+    pub select: Select,
     /// Alarms of alignment, and what rolling back changes.
     pub guard: GuardConfig,
     /// Critic-free alignment, leave-one-out baseline.
@@ -313,6 +315,8 @@ section! {
         wrong_moment: f64 = 0.0,
         /// Says nothing twice, within the reply and over the conversation.
         repetition: f64 = 0.0,
+        /// Repeats little of the last 512 replies, whatever they answered.
+        novelty: f64 = 0.0,
         /// Between `length_least` and `length_most` words.
         length: f64 = 0.0,
         /// Ends by itself.
@@ -378,6 +382,21 @@ section! {
         epochs: u64 = 4,
         /// What the value function is fitted to before PPO: `none`, `returns` of the rollouts, or `critic_and_returns`.
         warm_start: String = "critic_and_returns".into(),
+    }
+}
+section! {
+    /// Which of the students that PPO passes through is kept.
+    Select {
+        /// Updates between looks at replies to validation prompts, the baseline's first; 0 = no looks, the last student is
+        /// kept. With looks, it is the one of the greatest mean reward among those within the limits below. The
+        /// evaluation-only empathy score of the same replies is what guard G4 watches. Default 0.
+        every: u64 = 0,
+        /// Validation prompts of a look, the same each time.
+        prompts: usize = 128,
+        /// Least share of the baseline's distinct-2 over those replies that must remain.
+        distinct_2: f64 = 0.0,
+        /// Least share of the baseline's EOS rate that must remain.
+        eos_rate: f64 = 0.0,
     }
 }
 section! {

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use ecr_algos::guards::Guards;
-use ecr_algos::ppo::{PpoConfig, PpoState, Rollout, ppo_step};
-use ecr_algos::sft::epoch_batches;
+use ecr_algos::ppo::{PpoConfig, PpoState, Rollout, ppo_step_mixed};
+use ecr_algos::sft::{Example as Mixed, epoch_batches};
 use ecr_algos::value_fit::{ScoreMap, ValueExample, held_out_explained_variance, value_fit_step};
 use ecr_core::optim::AdamW;
 use ecr_core::seam::Decoding;
@@ -26,12 +26,16 @@ use crate::rewarding::composite;
 use crate::rundir::RunDir;
 use crate::sampler::{Sampler, choose};
 use crate::scorers::Scorer;
+use crate::selecting::{Seen, Selector};
 use crate::world::{Choices, World};
 
 pub(super) struct Ppo;
 
 /// The reward normaliser as fitted on baseline rollouts; frozen, it measures both models alike.
 pub(crate) const NORMALISER_FILE: &str = "reward_normaliser.json";
+
+/// Parameters of a checkpoint.
+const NAMES: [&str; 6] = ["student", "value", "good_student", "good_value", "best_student", "best_value"];
 
 /// What a checkpoint holds besides parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +49,9 @@ struct State {
     baseline_normaliser: NormaliserState,
     log_len: u64,
     samples_len: u64,
+    /// Looks at validation; none without `select.every`.
+    #[serde(default)]
+    seen: Seen,
 }
 
 impl Stage for Ppo {
@@ -55,6 +62,7 @@ impl Stage for Ppo {
         json!([
             c.ppo,
             c.guard,
+            c.select,
             crate::rewarding::settings(c),
             c.value,
             c.policy,
@@ -63,12 +71,16 @@ impl Stage for Ppo {
             c.run.seed,
             c.run.precision,
             c.run.debug,
-            c.run.log_all
+            c.run.log_all,
+            (c.ppo.ptx_coef > 0.0).then_some(c.sft.batch_size)
         ])
     }
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
         files.extend([dir.data().join("processed"), dir.baseline(), dir.critic(), dir.emotion("train")]);
+        if c.select.every > 0 {
+            files.push(dir.emotion("evaluate"));
+        }
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -82,7 +94,13 @@ impl Stage for Ppo {
         let reference = lm.load(&cx.dir.baseline())?;
         let choices = Choices::load(&cx.dir.baseline())?;
         let prompting = world.prompting(&c, &lm, choices.candidates);
-        let prompts = world.prompts(&prompting, &world.dialogues(Split::Train, 0)?)?;
+        let dialogues = world.dialogues(Split::Train, 0)?;
+        let prompts = world.prompts(&prompting, &dialogues)?;
+        // Training windows to mix in, `sft.batch_size` an update; none unless they count.
+        let windows = match c.ppo.ptx_coef > 0.0 {
+            true => world.windows(&prompting, &dialogues)?,
+            false => Vec::new(),
+        };
         let mut sampler = Sampler {
             lm: &lm,
             generator: lm.generator(c.eval.batch)?,
@@ -97,6 +115,8 @@ impl Stage for Ppo {
         head.make_trainable();
 
         let checkpoints = cx.checkpoints("ppo");
+        // A student and its value head: now, as last proved good, and with looks at validation the best.
+        let names = &NAMES[..if c.select.every > 0 { 6 } else { 4 }];
         let (mut done, mut state);
         let found = checkpoints.latest(|w| cx.voice.warn(w))?;
         match &found {
@@ -122,12 +142,23 @@ impl Stage for Ppo {
                     baseline_normaliser: normaliser,
                     log_len: 0,
                     samples_len: 0,
+                    seen: Seen::default(),
                 };
                 done = 0;
-                let good = [("good_student", &student), ("good_value", &head)];
-                checkpoints.save(1, &state, &[("student", &student), ("value", &head), good[0], good[1]])?;
+                let all: Vec<_> =
+                    names.iter().zip([&student, &head].into_iter().cycle()).map(|(n, p)| (*n, p)).collect();
+                checkpoints.save(1, &state, &all)?;
             }
         }
+        let (mut best_student, mut best_head) = (student.snapshot(), head.snapshot());
+        if let Some(found) = found.as_ref().filter(|_| c.select.every > 0) {
+            found.restore("best_student", &mut best_student)?;
+            found.restore("best_value", &mut best_head)?;
+        }
+        let mut selector = match c.select.every {
+            0 => None,
+            _ => Some(Selector::new(cx, &world, &prompting, stream)?),
+        };
         let mut proof = Proof::new(&[&student, &head], &state.good_ppo);
         if let Some(found) = &found {
             for (name, p) in ["good_student", "good_value"].into_iter().zip(&mut proof.good.0) {
@@ -145,7 +176,28 @@ impl Stage for Ppo {
         let mut samples = cx.log("ppo.samples.jsonl", state.samples_len)?;
         let mut progress = cx.progress("ppo", c.ppo.steps, done);
         while done < c.ppo.steps {
-            let which = choose(prompts.len(), c.ppo.batch_size, stream.child("prompts").at(done));
+            let each = c.ppo.rollouts_per_prompt.max(1);
+            let which: Vec<usize> =
+                choose(prompts.len(), c.ppo.batch_size / each, stream.child("prompts").at(done))
+                    .into_iter()
+                    .flat_map(|i| std::iter::repeat_n(i, each))
+                    .collect();
+            let mixed: Vec<Mixed> = match windows.len() {
+                0 => Vec::new(),
+                n => choose(n, c.sft.batch_size, stream.child("ptx windows").at(done))
+                    .into_iter()
+                    .map(|i| Mixed {
+                        tokens: windows[i].tokens.clone(),
+                        scored: windows[i].loss_mask.clone(),
+                    })
+                    .collect(),
+            };
+            let look = match &mut selector {
+                Some(s) if done.is_multiple_of(c.select.every) => {
+                    Some(s.look(&mut sampler, &state.baseline_normaliser, &student, done)?)
+                }
+                _ => None,
+            };
             sampler.reward.set_step(done);
             let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
             value.forget();
@@ -156,13 +208,14 @@ impl Stage for Ppo {
                 value_learning_rate: c.ppo.value_learning_rate * lr,
                 ..c.ppo.clone()
             };
-            let stats = ppo_step(
+            let stats = ppo_step_mixed(
                 &mut policy,
                 &mut value,
                 &mut student,
                 &mut head,
                 &reference,
                 &batch.rollouts,
+                &mixed,
                 sampler.decoding,
                 &cfg,
                 &mut state.ppo,
@@ -170,7 +223,12 @@ impl Stage for Ppo {
                 done,
             )?;
             let mut record = batch.record(done, &stats.metrics, &sampler.reward);
-            let seen = signals(&stats.metrics, state.ppo.skipped - proof.before.1.skipped);
+            let mut seen = signals(&stats.metrics, state.ppo.skipped - proof.before.1.skipped);
+            if let Some(l) = &look {
+                l.describe(&mut record);
+                // Both scores of G4 are of the same replies.
+                (seen.score, seen.held_out) = (l.reward, Some(l.empathy_eval));
+            }
             let (back, verdict) = proof.judge(&mut state.guards, &c.guard, &seen, done, &mut record);
             if back {
                 cx.voice.warn(&format!(
@@ -181,6 +239,11 @@ impl Stage for Ppo {
                 state.ppo = proof.good.1.clone();
                 state.ppo.kl.coef = c.ppo.kl_coef.max(state.ppo.kl.coef) * c.guard.kl_factor;
                 proof.good.1 = state.ppo.clone();
+            } else if let Some(l) = look
+                && state.seen.take(l, &c.select)
+            {
+                // What was looked at is the state before this update.
+                (best_student, best_head) = (proof.good.0[0].snapshot(), proof.good.0[1].snapshot());
             }
             state.good_ppo = proof.good.1.clone();
             log.write(&record)?;
@@ -210,9 +273,9 @@ impl Stage for Ppo {
             if save && (done < c.ppo.steps || verdict.is_err()) {
                 state.normaliser = sampler.reward.state().clone();
                 (state.log_len, state.samples_len) = (log.sync()?, samples.sync()?);
-                let good = [("good_student", &proof.good.0[0]), ("good_value", &proof.good.0[1])];
-                let now = [("student", &student), ("value", &head), good[0], good[1]];
-                checkpoints.save(done + 1, &state, &now)?;
+                let params = [&student, &head, &proof.good.0[0], &proof.good.0[1], &best_student, &best_head];
+                let all: Vec<_> = names.iter().copied().zip(params).collect();
+                checkpoints.save(done + 1, &state, &all)?;
                 verdict?;
                 if stop {
                     return Err(cx.stopped("ppo", done, c.ppo.steps));
@@ -220,6 +283,22 @@ impl Stage for Ppo {
             }
         }
         drop(progress);
+        if let Some(selector) = &mut selector {
+            let last = selector.look(&mut sampler, &state.baseline_normaliser, &student, done)?;
+            if !state.seen.take(last, &c.select) {
+                (student, head) = (best_student, best_head);
+            }
+            let report = state.seen.report(&c.select);
+            let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
+            io::atomic_write(&cx.dir.log("selection.json"), &text)?;
+            let kept = report["kept_update"].clone();
+            cx.voice.say(&format!("ppo: the student after {kept} updates is kept (logs/selection.json)"));
+            if kept == 0 {
+                cx.voice
+                    .warn("ppo: no student was better on validation within the limits: it is the baseline");
+            }
+            cx.note("kept_update", kept);
+        }
         let dir = cx.dir.rl_enhanced();
         lm.save(&dir, &student)?;
         choices.save(&dir)?;
