@@ -7,6 +7,7 @@ mod flags;
 mod kill;
 mod score;
 mod students;
+mod tracking;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
