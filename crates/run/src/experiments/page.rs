@@ -58,8 +58,8 @@ fn expectations(s: &mut String, o: &Outcome) -> std::fmt::Result {
     }
     writeln!(
         s,
-        "\nA \"not\" that holds says that the data show no such thing, not that there is none: a difference below the \
-         detectable one would go unseen.\n"
+        "\nA \"not\" or an \"unchanged\" that holds says that the data show no such thing, not that there is none: a difference \
+         below the detectable one would go unseen.\n"
     )
 }
 
