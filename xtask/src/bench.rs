@@ -31,7 +31,7 @@ const WORK: [(&str, &str); 4] = [
 
 /// Measures and prints a table, then one JSON line a setting.
 pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
-    let valued = ["--peers", "--python", "--rounds", "--steps", "--threads", "--only", "--models"];
+    let valued = ["--peers", "--python", "--rounds", "--steps", "--threads", "--only", "--models", "--tier"];
     let args = Args::parse(words, &valued, &["--compile"])?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (rounds, threads): (usize, usize) = (args.number("--rounds", 3)?, args.number("--threads", cores)?);
@@ -45,6 +45,10 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
         println!("bench: fewer than 3 rounds; good for a try, not for a figure");
     }
 
+    let tier = args.text("--tier").unwrap_or("");
+    if !["", "avx2"].contains(&tier) {
+        return Err("bench: --tier is avx2: the only one that PyTorch can be held to as well".into());
+    }
     let mut settings = ours(steps);
     let torch = peers.join("torch_lm.py");
     match absent(&torch, python, "torch") {
@@ -72,13 +76,14 @@ pub(crate) fn run(root: &Path, words: &[String]) -> Result<(), String> {
     }
     for round in 1..=rounds {
         for s in &mut settings {
-            let line = s.measure(root, python, threads)?;
+            let line = s.measure(root, python, threads, tier)?;
             eprintln!("bench: round {round}/{rounds}: {} {} {}: {line}", s.work, s.who, s.precision);
         }
     }
     println!(
-        "CPU: {}, {threads} threads, {rounds} rounds of {steps} steps, medians, load before {load:.1}",
-        cpu()
+        "CPU: {}{}, {threads} threads, {rounds} rounds of {steps} steps, medians, load before {load:.1}",
+        cpu(),
+        if tier.is_empty() { String::new() } else { format!(" held to {tier}") }
     );
     print!("{}", table(&settings));
     settings
@@ -174,7 +179,9 @@ fn gguf(dir: &Path) -> Option<PathBuf> {
 
 impl Setting {
     /// Runs the program once and keeps its figures; returns them for display.
-    fn measure(&mut self, root: &Path, python: &str, threads: usize) -> Result<String, String> {
+    ///
+    /// With a tier both are held to it: ours by its flag, PyTorch (its own kernels and oneDNN's) by its environment.
+    fn measure(&mut self, root: &Path, python: &str, threads: usize, tier: &str) -> Result<String, String> {
         let mut command = if self.who == OURS {
             let mut c = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
             c.args(["bench", "--quiet", "--locked", "-p", "ecr-models", "--bench", "lm", "--"]);
@@ -183,6 +190,12 @@ impl Setting {
             Command::new(python)
         };
         command.current_dir(root).args(&self.words).env("RAYON_NUM_THREADS", threads.to_string());
+        if tier == "avx2" {
+            match self.who {
+                OURS => command.args(["--tier", tier]),
+                _ => command.env("ATEN_CPU_CAPABILITY", "avx2").env("ONEDNN_MAX_CPU_ISA", "AVX2"),
+            };
+        }
         let out = command.output().map_err(|e| format!("bench: start {}: {e}", self.who))?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let line = figures(&text).filter(|_| out.status.success()).ok_or_else(|| {

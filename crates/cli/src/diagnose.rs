@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ecr_core::{Error, Result, io};
-use ecr_run::diagnose::{FEWEST, diagnose};
+use ecr_run::diagnose::{FEWEST, diagnose, frontier};
 use ecr_run::rundir::RunDir;
 use serde_json::{Map, Value as Json, json};
 
@@ -39,7 +39,12 @@ pub(crate) fn execute(d: &Diagnose) -> Result<()> {
                 })?,
             );
         }
-        all.insert(name.into(), json!({"updates": records.len(), "findings": diagnose(&records)}));
+        all.insert(
+            name.into(),
+            json!({
+                "updates": records.len(), "findings": diagnose(&records), "frontier": frontier(&records)
+            }),
+        );
     }
     if all.is_empty() {
         return Err(Error::data(format!("diagnose {}", d.run.display()))
@@ -69,6 +74,22 @@ pub(crate) fn execute(d: &Diagnose) -> Result<()> {
                 of("finding"),
                 of("evidence"),
                 of("preset")
+            );
+        }
+        let points = report["frontier"].as_array().map_or(&[][..], Vec::as_slice);
+        if !points.is_empty() {
+            text +=
+                "  looks at validation (* on the reward-KL frontier)\n  update      KL  reward  distinct-2\n";
+        }
+        for p in points {
+            let of = |key: &str| p[key].as_f64().unwrap_or(f64::NAN);
+            let mark = if p["on_frontier"] == true { "*" } else { "" };
+            text += &format!(
+                "  {:>6}  {:>6.2}  {:>6.2}  {:>10.3} {mark}\n",
+                p["update"],
+                of("kl"),
+                of("reward"),
+                of("distinct_2")
             );
         }
     }

@@ -1,6 +1,7 @@
 //! Training steps and decoding of a SmolLM2-shaped model, the same work as PyTorch's in the peers' script:
 //! `cargo bench -p ecr-models --bench lm -- train --mode lora|full --precision f32|bf16 [--batch 2] [--tokens 128]`
 //! `cargo bench -p ecr-models --bench lm -- decode --precision f32|bf16 [--store bf16] [--batch 8]`
+//! Either with `--tier portable|avx2|avx512` to take other kernels than the CPU's best.
 //! Prints one JSON line; `tok_s` is from the median step.
 
 use std::sync::Arc;
@@ -56,7 +57,14 @@ fn main() {
     };
     let number = |name: &str, default: usize| get(name, "").parse().unwrap_or(default);
     let precision = if get("--precision", "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
-    let e = Engine::detect(precision);
+    let e = match get("--tier", "").as_str() {
+        "" => Engine::detect(precision),
+        name => Engine::available_tiers()
+            .into_iter()
+            .find(|t| t.name() == name)
+            .and_then(|t| Engine::with_tier(t, precision))
+            .unwrap_or_else(|| panic!("this CPU has no tier {name}")),
+    };
     let config = smol();
     let steps = number("--steps", 6);
     let mut draws = Stream::new(1).child("ids").rng();

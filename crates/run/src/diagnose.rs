@@ -152,6 +152,46 @@ pub fn diagnose(records: &[Map<String, Json>]) -> Vec<Finding> {
     out
 }
 
+/// A point of the trade between reward and distance from the baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    /// Updates done.
+    pub update: u64,
+    /// KL to the baseline, nats a reply.
+    pub kl: f64,
+    /// Mean reward of replies to validation prompts.
+    pub reward: f64,
+    /// Their distinct-2, over all of them.
+    pub distinct_2: f64,
+    /// Whether no other point has as much reward at as little KL.
+    pub on_frontier: bool,
+}
+
+/// The reward–KL frontier: one point a look at validation (`select.every`).
+pub fn frontier(records: &[Map<String, Json>]) -> Vec<Point> {
+    let of = |r: &Map<String, Json>, name: &str| r.get(name).and_then(Json::as_f64);
+    let mut points: Vec<Point> = records
+        .iter()
+        .filter_map(|r| {
+            Some(Point {
+                update: r.get("step")?.as_u64()?,
+                kl: of(r, "objective/kl")?,
+                reward: of(r, "valid/reward")?,
+                distinct_2: of(r, "valid/distinct_2")?,
+                on_frontier: false,
+            })
+        })
+        .collect();
+    for i in 0..points.len() {
+        let p = &points[i];
+        let beaten = points
+            .iter()
+            .any(|q| q.kl <= p.kl && q.reward >= p.reward && (q.kl < p.kl || q.reward > p.reward));
+        points[i].on_frontier = !beaten;
+    }
+    points
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -201,6 +241,24 @@ mod tests {
             "D6"
         );
         assert_eq!(with("rewards/bleu/raw", &|_| json!(0.3)), "D6");
+    }
+
+    #[test]
+    fn the_frontier_is_what_nothing_beats_in_both() {
+        let looks = [(0, 0.0, 0.1), (4, 1.0, 0.5), (8, 2.0, 0.4), (12, 1.5, 0.9)];
+        let mut records: Vec<Map<String, Json>> = run(healthy);
+        for (step, kl, reward) in looks {
+            records[step as usize % 12] = json!({
+                "step": step, "objective/kl": kl, "valid/reward": reward, "valid/distinct_2": 0.5
+            })
+            .as_object()
+            .cloned()
+            .unwrap();
+        }
+        // The last look takes the place of the first: three remain, one of which another beats.
+        let points = frontier(&records);
+        let on: Vec<(u64, bool)> = points.iter().map(|p| (p.update, p.on_frontier)).collect();
+        assert_eq!(on, [(12, true), (4, true), (8, false)]);
     }
 
     #[test]

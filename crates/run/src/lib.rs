@@ -8,6 +8,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod critic;
+pub mod curriculum;
 pub mod diagnose;
 pub mod experiments;
 pub mod explaining;

@@ -4,7 +4,8 @@
 //! Reward is measured as the comparison does it: normaliser fitted on the baseline and frozen, batches of a rollout's
 //! size, and the same prompts and random streams at each look. Test data is not touched.
 
-use ecr_core::{Params, Result, Stream};
+use ecr_algos::Metrics;
+use ecr_core::{Params, Result, Stream, io};
 use ecr_data::records::Example;
 use ecr_data::redial::Split;
 use ecr_rewards::components::empathy::Empathy;
@@ -35,13 +36,18 @@ pub struct Look {
     pub empathy_eval: f64,
     /// Mean length, tokens.
     pub length: f64,
+    /// KL to the baseline of the same state on its training rollouts, nats a reply; not known of the last state, which has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
 }
 
 impl Look {
-    /// Adds it to the record of an update, as `valid/NAME`.
-    pub fn describe(&self, record: &mut Map<String, Json>) {
-        let Ok(Json::Object(all)) = serde_json::to_value(self) else { return };
-        record.extend(all.into_iter().filter(|(k, _)| k != "update").map(|(k, v)| (format!("valid/{k}"), v)));
+    /// Takes the KL from the update that began with the same state and adds the look to its record, as `valid/NAME`.
+    pub fn describe(&mut self, metrics: &Metrics, record: &mut Map<String, Json>) {
+        self.kl = metrics.get("objective/kl");
+        let Ok(Json::Object(all)) = serde_json::to_value(&*self) else { return };
+        let mine = all.into_iter().filter(|(k, _)| !["update", "kl"].contains(&k.as_str()));
+        record.extend(mine.map(|(k, v)| (format!("valid/{k}"), v)));
     }
     fn within(&self, first: &Self, s: &Select) -> bool {
         self.distinct_2 >= s.distinct_2 * first.distinct_2 && self.eos_rate >= s.eos_rate * first.eos_rate
@@ -84,6 +90,24 @@ impl Seen {
             })
             .collect();
         json!({ "kept_update": self.looks.get(self.best).map(|l| l.update), "looks": looks })
+    }
+    /// Ends the stage `name`: writes `logs/NAME.selection.json` and says which student is kept.
+    ///
+    /// # Errors
+    /// Io: the file cannot be written.
+    pub fn conclude(&self, cx: &mut Context, name: &str) -> Result<()> {
+        let report = self.report(&cx.config.select);
+        let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
+        let file = format!("{name}.selection.json");
+        io::atomic_write(&cx.dir.log(&file), &text)?;
+        let kept = &report["kept_update"];
+        cx.voice.say(&format!("{name}: the student after {kept} updates is kept (logs/{file})"));
+        if kept == 0 {
+            let why = "no student was better on validation within the limits: it is the baseline";
+            cx.voice.warn(&format!("{name}: {why}"));
+        }
+        cx.note("kept_update", kept.clone());
+        Ok(())
     }
 }
 
@@ -135,6 +159,7 @@ impl Selector {
             eos_rate: ended as f64 / n,
             empathy_eval: mean(&empathy),
             length: tokens as f64 / n,
+            kl: None,
         })
     }
     /// Replies, rewards, how many ended, tokens of all, evaluation-only empathy where it applies.
@@ -170,7 +195,7 @@ mod tests {
     use super::*;
 
     fn look(update: u64, reward: f64, distinct_2: f64, eos_rate: f64) -> Look {
-        Look { update, reward, distinct_2, eos_rate, empathy_eval: 0.5, length: 10.0 }
+        Look { update, reward, distinct_2, eos_rate, empathy_eval: 0.5, length: 10.0, kl: None }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn optional_students_are_trained_measured_and_continue_to_the_bit() {
     );
     let log = String::from_utf8(calm["logs/ppo.metrics.jsonl"].clone()).unwrap();
     assert!(log.contains("loss/ptx_avg") && log.contains("\"reward_std\""));
-    assert!(log.contains("valid/distinct_2") && calm.contains_key("logs/selection.json"));
+    assert!(log.contains("valid/distinct_2") && calm.contains_key("logs/ppo.selection.json"));
     assert!(calm.contains_key("models/mappo_enhanced/agents/empathy/model.safetensors"));
 
     // What a round of MACPO leaves can be learnt from by itself.

@@ -62,6 +62,8 @@ pub struct Config {
     pub ppo: PpoConfig,
     /// Which of its students is kept.
     pub select: Select,
+    /// In which order it sees prompts.
+    pub curriculum: Curriculum,
     /// Alarms of alignment, and what rolling back changes.
     pub guard: GuardConfig,
     /// Critic-free alignment, leave-one-out baseline.
@@ -397,6 +399,17 @@ section! {
         distinct_2: f64 = 0.0,
         /// Least share of the baseline's EOS rate that must remain.
         eos_rate: f64 = 0.0,
+    }
+}
+section! {
+    /// Easy prompts first, for `ppo`, `rloo` and `grpo`.
+    Curriculum {
+        /// Share of the training prompts, the easiest, that the first update draws from; 1 = all, no curriculum.
+        start: f64 = 1.0,
+        /// Updates until all are in play; the share grows linearly.
+        steps: u64 = 0,
+        /// Difficulty: `turns` before the reply, or words of the human `reply`.
+        by: String = "turns".into(),
     }
 }
 section! {

@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::curriculum::Curriculum;
 use crate::graph::{Context, Stage};
 use crate::lm::Lm;
 use crate::rewarding::composite;
 use crate::rundir::RunDir;
 use crate::sampler::{Sampler, choose};
+use crate::selecting::{Seen, Selector};
 use crate::world::{Choices, World};
 
 /// A group method.
@@ -35,6 +37,9 @@ pub(super) enum Group {
 struct State {
     update: UpdateState,
     normaliser: NormaliserState,
+    /// As it was fitted on the baseline, and the looks at validation by it.
+    baseline_normaliser: NormaliserState,
+    seen: Seen,
     log_len: u64,
     samples_len: u64,
 }
@@ -107,7 +112,9 @@ impl Stage for Group {
         };
         json!([
             own,
-            c.reward,
+            c.select,
+            (c.curriculum != Default::default()).then_some(&c.curriculum),
+            crate::rewarding::settings(c),
             c.value.rollouts,
             c.policy,
             c.lora,
@@ -120,6 +127,9 @@ impl Stage for Group {
     fn inputs(&self, c: &Config, dir: &RunDir) -> Vec<PathBuf> {
         let mut files = super::policy_files(c, dir);
         files.extend([dir.data().join("processed"), dir.baseline(), dir.emotion("train")]);
+        if c.select.every > 0 {
+            files.push(dir.emotion("evaluate"));
+        }
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -135,6 +145,7 @@ impl Stage for Group {
         let choices = Choices::load(&cx.dir.baseline())?;
         let prompting = world.prompting(&c, &lm, choices.candidates);
         let prompts = world.prompts(&prompting, &world.dialogues(Split::Train, 0)?)?;
+        let curriculum = Curriculum::new(&c.curriculum, &prompts)?;
         let mut sampler = Sampler {
             lm: &lm,
             generator: lm.generator(c.eval.batch)?,
@@ -145,12 +156,17 @@ impl Stage for Group {
         let mut student = Params::from_data(reference.layout.clone(), reference.data.clone());
         student.make_trainable();
 
+        let mut best = student.snapshot();
+        let names = &["student", "best_student"][..if c.select.every > 0 { 2 } else { 1 }];
         let checkpoints = cx.checkpoints(name);
         let (mut done, mut state);
         match checkpoints.latest(|w| cx.voice.warn(w))? {
             Some(found) => {
                 state = found.state::<State>()?;
                 found.restore("student", &mut student)?;
+                if c.select.every > 0 {
+                    found.restore("best_student", &mut best)?;
+                }
                 sampler.reward.set_state(state.normaliser.clone())?;
                 done = found.step - 1;
             }
@@ -161,22 +177,38 @@ impl Stage for Group {
                 cx.voice.say(&format!("{name}: {} baseline rollouts to normalise the reward", which.len()));
                 sampler.sample(&reference, &prompts, &which, stream.child("rollout"))?;
                 let normaliser = sampler.reward.state().clone();
-                state = State { update: plan.state, normaliser, log_len: 0, samples_len: 0 };
+                state = State {
+                    update: plan.state,
+                    normaliser: normaliser.clone(),
+                    baseline_normaliser: normaliser,
+                    seen: Seen::default(),
+                    log_len: 0,
+                    samples_len: 0,
+                };
                 done = 0;
-                checkpoints.save(1, &state, &[("student", &student)])?;
+                let all: Vec<_> = names.iter().copied().zip([&student, &best]).collect();
+                checkpoints.save(1, &state, &all)?;
             }
         }
+        let mut selector = match c.select.every {
+            0 => None,
+            _ => Some(Selector::new(cx, &world, &prompting, stream)?),
+        };
 
         let mut policy = lm.policy();
         let mut log = cx.log(&format!("{name}.metrics.jsonl"), state.log_len)?;
         let mut samples = cx.log(&format!("{name}.samples.jsonl"), state.samples_len)?;
         let mut progress = cx.progress(name, plan.steps, done);
         while done < plan.steps {
+            let mut look = match &mut selector {
+                Some(s) if done.is_multiple_of(c.select.every) => {
+                    let look = s.look(&mut sampler, &state.baseline_normaliser, &student, done)?;
+                    Some((look, student.snapshot()))
+                }
+                _ => None,
+            };
             let groups = plan.batch_size / plan.group_size.max(1);
-            let which: Vec<usize> = choose(prompts.len(), groups, stream.child("prompts").at(done))
-                .into_iter()
-                .flat_map(|p| std::iter::repeat_n(p, plan.group_size))
-                .collect();
+            let which = curriculum.choose(done, groups, plan.group_size, stream.child("prompts").at(done));
             let batch = sampler.sample(&student, &prompts, &which, stream.child("rollout").at(done))?;
             let metrics = self.step(
                 &c,
@@ -188,7 +220,16 @@ impl Stage for Group {
                 stream,
                 done,
             )?;
-            log.write(&batch.record(done, &metrics, &sampler.reward))?;
+            let mut record = batch.record(done, &metrics, &sampler.reward);
+            if let Some((look, _)) = &mut look {
+                look.describe(&metrics, &mut record);
+            }
+            log.write(&record)?;
+            if let Some((look, looked_at)) = look
+                && state.seen.take(look, &c.select)
+            {
+                best = looked_at;
+            }
             let shown = if c.run.log_all { batch.texts.len() } else { 2 };
             for i in 0..shown.min(batch.texts.len()) {
                 samples.write(&batch.sample_line(i, done, &prompts[which[i]].0))?;
@@ -203,13 +244,21 @@ impl Stage for Group {
             if (stop || done.is_multiple_of(c.run.checkpoint_every)) && done < plan.steps {
                 state.normaliser = sampler.reward.state().clone();
                 (state.log_len, state.samples_len) = (log.sync()?, samples.sync()?);
-                checkpoints.save(done + 1, &state, &[("student", &student)])?;
+                let all: Vec<_> = names.iter().copied().zip([&student, &best]).collect();
+                checkpoints.save(done + 1, &state, &all)?;
                 if stop {
                     return Err(cx.stopped(name, done, plan.steps));
                 }
             }
         }
         drop(progress);
+        if let Some(selector) = &mut selector {
+            let last = selector.look(&mut sampler, &state.baseline_normaliser, &student, done)?;
+            if !state.seen.take(last, &c.select) {
+                student = best;
+            }
+            state.seen.conclude(cx, name)?;
+        }
         let dir = cx.dir.model(name);
         lm.save(&dir, &student)?;
         choices.save(&dir)?;

@@ -19,6 +19,7 @@ use serde_json::{Value as Json, json};
 
 use super::critic::CRITIC_FILE;
 use crate::config::Config;
+use crate::curriculum::Curriculum;
 use crate::graph::{Context, Stage};
 use crate::guarding::{Proof, signals};
 use crate::lm::Lm;
@@ -63,6 +64,7 @@ impl Stage for Ppo {
             c.ppo,
             c.guard,
             c.select,
+            (c.curriculum != Default::default()).then_some(&c.curriculum),
             crate::rewarding::settings(c),
             c.value,
             c.policy,
@@ -101,6 +103,7 @@ impl Stage for Ppo {
             true => world.windows(&prompting, &dialogues)?,
             false => Vec::new(),
         };
+        let curriculum = Curriculum::new(&c.curriculum, &prompts)?;
         let mut sampler = Sampler {
             lm: &lm,
             generator: lm.generator(c.eval.batch)?,
@@ -177,11 +180,8 @@ impl Stage for Ppo {
         let mut progress = cx.progress("ppo", c.ppo.steps, done);
         while done < c.ppo.steps {
             let each = c.ppo.rollouts_per_prompt.max(1);
-            let which: Vec<usize> =
-                choose(prompts.len(), c.ppo.batch_size / each, stream.child("prompts").at(done))
-                    .into_iter()
-                    .flat_map(|i| std::iter::repeat_n(i, each))
-                    .collect();
+            let which =
+                curriculum.choose(done, c.ppo.batch_size / each, each, stream.child("prompts").at(done));
             let mixed: Vec<Mixed> = match windows.len() {
                 0 => Vec::new(),
                 n => choose(n, c.sft.batch_size, stream.child("ptx windows").at(done))
@@ -192,7 +192,7 @@ impl Stage for Ppo {
                     })
                     .collect(),
             };
-            let look = match &mut selector {
+            let mut look = match &mut selector {
                 Some(s) if done.is_multiple_of(c.select.every) => {
                     Some(s.look(&mut sampler, &state.baseline_normaliser, &student, done)?)
                 }
@@ -224,8 +224,8 @@ impl Stage for Ppo {
             )?;
             let mut record = batch.record(done, &stats.metrics, &sampler.reward);
             let mut seen = signals(&stats.metrics, state.ppo.skipped - proof.before.1.skipped);
-            if let Some(l) = &look {
-                l.describe(&mut record);
+            if let Some(l) = &mut look {
+                l.describe(&stats.metrics, &mut record);
                 // Both scores of G4 are of the same replies.
                 (seen.score, seen.held_out) = (l.reward, Some(l.empathy_eval));
             }
@@ -288,16 +288,7 @@ impl Stage for Ppo {
             if !state.seen.take(last, &c.select) {
                 (student, head) = (best_student, best_head);
             }
-            let report = state.seen.report(&c.select);
-            let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
-            io::atomic_write(&cx.dir.log("selection.json"), &text)?;
-            let kept = report["kept_update"].clone();
-            cx.voice.say(&format!("ppo: the student after {kept} updates is kept (logs/selection.json)"));
-            if kept == 0 {
-                cx.voice
-                    .warn("ppo: no student was better on validation within the limits: it is the baseline");
-            }
-            cx.note("kept_update", kept);
+            state.seen.conclude(cx, "ppo")?;
         }
         let dir = cx.dir.rl_enhanced();
         lm.save(&dir, &student)?;
