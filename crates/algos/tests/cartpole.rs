@@ -46,11 +46,14 @@ impl Cart {
     }
 }
 
+/// A scored token: inputs, hidden units and outputs of the network, the action, and the steps made before it.
+type Row = ([f64; IN], [f64; H], [f64; 2], usize, usize);
+
 /// A tanh network on the state before each action.
 struct Net {
     out: usize,
-    /// Inputs, hidden units, outputs and the action of each scored token of the last pass.
-    rows: Vec<([f64; IN], [f64; H], [f64; 2], usize, usize)>,
+    /// Of the last pass.
+    rows: Vec<Row>,
     kept: bool,
 }
 
@@ -146,7 +149,7 @@ impl Policy for Net {
     }
     fn backward(&mut self, params: &mut Params, d_logp: &[f32], d_entropy: &[f32]) -> Result<()> {
         assert!(self.kept);
-        let one = |(n, (_, _, z, action, _)): (usize, &([f64; IN], [f64; H], [f64; 2], usize, usize))| {
+        let one = |(n, (_, _, z, action, _)): (usize, &Row)| {
             let l = log_softmax(z);
             let entropy: f64 = -l.iter().map(|l| l * l.exp()).sum::<f64>();
             std::array::from_fn(|v| {
