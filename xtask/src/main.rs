@@ -19,7 +19,7 @@ cargo xtask tidy                                  rules of the repository that n
 cargo xtask torture [--runs 30] [--preset demo] [--seed 1] [--kills A_RUN] [--vary-threads] [--keep]
                                                   kill -9 at random moments, resume, compare to the byte
 cargo xtask bench [--peers DIR] [--python PYTHON] [--rounds 3] [--steps 6] [--threads N] [--only WORD]
-                  [--compile] [--models DIR]      our training step and decoding beside PyTorch and llama.cpp";
+                  [--compile] [--models DIR] [--tier avx2]  our training step and decoding beside PyTorch and llama.cpp";
 
 /// Directory of the workspace.
 fn root() -> PathBuf {
