@@ -63,12 +63,12 @@ fn sigmoid(z: f64) -> f64 {
 }
 
 /// Width of the inputs of a head.
-fn head_width(head: &Params) -> usize {
+pub(crate) fn head_width(head: &Params) -> usize {
     head.tensor(0).len() / head.tensor(1).len()
 }
 
 /// What the head reads of each row, `[S, head width]`.
-fn features(e: &Encoded, batch: &Packed, width: usize, head_width: usize) -> Vec<f32> {
+pub(crate) fn features(e: &Encoded, batch: &Packed, width: usize, head_width: usize) -> Vec<f32> {
     if head_width == width {
         return e.pooled.clone();
     }
@@ -85,7 +85,12 @@ fn features(e: &Encoded, batch: &Packed, width: usize, head_width: usize) -> Vec
 }
 
 /// Gradients of hidden (`[T, D]`, or empty) and pooled (`[S, D]`) states from those of the features.
-fn states_backward(d: &[f32], batch: &Packed, width: usize, head_width: usize) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn states_backward(
+    d: &[f32],
+    batch: &Packed,
+    width: usize,
+    head_width: usize,
+) -> (Vec<f32>, Vec<f32>) {
     if head_width == width {
         return (Vec::new(), d.to_vec());
     }

@@ -6,6 +6,7 @@ pub mod critic;
 pub mod dpo;
 pub mod grpo;
 pub mod guards;
+pub mod levels;
 pub mod losses;
 pub mod macpo;
 pub mod mappo;

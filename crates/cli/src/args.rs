@@ -127,6 +127,8 @@ pub(crate) enum Data {
 pub(crate) enum Train {
     /// The two emotion classifiers
     Emotion(Stage),
+    /// The two classifiers of EPITOME's levels of empathy (optional)
+    Empathy(Stage),
     /// The quality critic
     Critic(Stage),
     /// The supervised baseline

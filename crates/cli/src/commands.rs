@@ -27,6 +27,7 @@ pub(crate) fn execute(cli: Cli, guide: &Guide) -> Result<()> {
         Command::Run(r) => run(r, guide),
         Command::Data(Data::Prepare(s)) => stage("prepare", s, guide),
         Command::Train(Train::Emotion(s)) => stage("emotion", s, guide),
+        Command::Train(Train::Empathy(s)) => stage("empathy", s, guide),
         Command::Train(Train::Critic(s)) => stage("critic", s, guide),
         Command::Train(Train::Sft(s)) => stage("sft", s, guide),
         Command::Train(Train::Ppo(s)) => stage("ppo", s, guide),

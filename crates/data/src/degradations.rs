@@ -1,13 +1,15 @@
 //! Replies made worse on purpose, in a known order: label source for critic heads.
 //!
 //! Each kind spoils one human reply in [`Degradation::levels`] steps: level 0 is the reply itself and every level is worse
-//! than the one before. Scores fall evenly from 1 to 0. They order replies to one context; they say nothing about
+//! than the one before. One kind, `wrong_emotion`, puts a sentence before the reply: in a fitting tone at level 0, in the
+//! opposite one at level 1. Both tones serve both ways, so that only the seeker's turn tells which is which. Scores fall evenly from 1 to 0. They order replies to one context; they say nothing about
 //! different contexts. All draws come from the given stream, by (example, kind).
 
 use ecr_core::{ItemId, Stream, Utterance};
 use serde::{Deserialize, Serialize};
 
 use crate::records::{Example, SLOT, fill_slots};
+use crate::tone;
 
 /// Levels of the kinds that spoil by degrees, the untouched reply included.
 const LEVELS: usize = 4;
@@ -30,11 +32,13 @@ pub enum Degradation {
     DroppedWords,
     /// Every film of a recommending reply gives way to one that the seeker's form calls disliked.
     RejectedItem,
+    /// Opens glad after a seeker who plainly sounds low, or low after a glad one.
+    WrongEmotion,
 }
 
 impl Degradation {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ShuffledWords,
         Self::RepeatedPhrase,
         Self::Truncated,
@@ -42,14 +46,15 @@ impl Degradation {
         Self::CopiedContext,
         Self::DroppedWords,
         Self::RejectedItem,
+        Self::WrongEmotion,
     ];
     /// Levels, the untouched reply included.
     pub fn levels(self) -> usize {
-        if self == Self::RejectedItem { 2 } else { LEVELS }
+        if matches!(self, Self::RejectedItem | Self::WrongEmotion) { 2 } else { LEVELS }
     }
     /// Whether it spoils form, which shows without knowing films or people; else content.
     pub fn of_form(self) -> bool {
-        !matches!(self, Self::OtherReply | Self::RejectedItem)
+        !matches!(self, Self::OtherReply | Self::RejectedItem | Self::WrongEmotion)
     }
     /// Name in files; also the source of a critic label.
     pub fn name(self) -> &'static str {
@@ -61,6 +66,7 @@ impl Degradation {
             Self::CopiedContext => "copied_context",
             Self::DroppedWords => "dropped_words",
             Self::RejectedItem => "rejected_item",
+            Self::WrongEmotion => "wrong_emotion",
         }
     }
     /// The critic head that this kind teaches: what it spoils.
@@ -70,6 +76,7 @@ impl Degradation {
             Self::RepeatedPhrase => "diversity",
             Self::OtherReply | Self::CopiedContext => "relevance",
             Self::RejectedItem => "recommendation",
+            Self::WrongEmotion => "empathy",
         }
     }
 }
@@ -87,7 +94,7 @@ pub struct Degraded {
     pub reply: String,
     /// What was done.
     pub kind: Degradation,
-    /// 0 = untouched, up to `levels() - 1` = worst.
+    /// 0 = unspoilt, up to `levels() - 1` = worst.
     pub level: usize,
     /// 1 - level / (levels - 1).
     pub score: f64,
@@ -179,6 +186,11 @@ fn spoil(
             let slots = e.reply_slots.matches(SLOT).count();
             fill_slots(&e.reply_slots, &disliked.iter().cycle().take(slots).collect::<Vec<_>>())
         }
+        Degradation::WrongEmotion => {
+            let tone = tone::seeker(&e.context)?;
+            let tone = if level == 0 { tone } else { tone.opposite() };
+            format!("{} {}", tone.opener(stream), e.reply)
+        }
     };
     (out != e.reply).then_some(out)
 }
@@ -204,7 +216,11 @@ pub fn degrade(
             let spoilt: Option<Vec<String>> =
                 (1..kind.levels()).map(|l| spoil(e, other, kind, l, titles, key)).collect();
             let Some(spoilt) = spoilt else { continue };
-            for (level, reply) in std::iter::once(e.reply.clone()).chain(spoilt).enumerate() {
+            let best = match kind {
+                Degradation::WrongEmotion => spoil(e, other, kind, 0, titles, key),
+                _ => Some(e.reply.clone()),
+            };
+            for (level, reply) in best.into_iter().chain(spoilt).enumerate() {
                 out.push(Degraded {
                     conv_id: e.conv_id,
                     turn_idx: e.turn_idx,
@@ -251,7 +267,7 @@ mod tests {
         let all =
             |examples: &[Example], seed| degrade(examples, &Degradation::ALL, &|_| None, Stream::new(seed));
         let both = all(&[a.clone(), b.clone()], 7);
-        assert_eq!(both.len(), 2 * (Degradation::ALL.len() - 1) * LEVELS);
+        assert_eq!(both.len(), 2 * (Degradation::ALL.len() - 2) * LEVELS);
         assert_eq!(both, all(&[a.clone(), b.clone()], 7));
         assert_ne!(both, all(&[a.clone(), b], 8));
         for set in both.chunks(LEVELS) {
@@ -285,6 +301,30 @@ mod tests {
             .map(|d| d.kind)
             .collect();
         assert!(!kinds.is_empty() && !kinds.contains(&Degradation::OtherReply));
+    }
+
+    #[test]
+    fn a_wrong_tone_differs_from_a_fitting_one_by_the_opener_alone() {
+        let mut e = example(1, "have you seen the new one about a lonely robot");
+        let of = |e: &Example| {
+            degrade(std::slice::from_ref(e), &[Degradation::WrongEmotion], &|_| None, Stream::new(1))
+        };
+        assert!(of(&e).is_empty(), "no plain tone");
+        let mut openers = Vec::new();
+        for text in ["i loved that one, it was great", "i am so bored and sad today"] {
+            e.context[0].text = text.into();
+            let d = of(&e);
+            assert_eq!(d.iter().map(|d| d.score).collect::<Vec<_>>(), [1.0, 0.0]);
+            let opener = |i: usize| d[i].reply.strip_suffix(&format!(" {}", e.reply)).unwrap().to_owned();
+            openers.push([opener(0), opener(1)]);
+        }
+        let [glad, low] = [&openers[0], &openers[1]];
+        assert!(
+            tone::GLAD_OPENERS.contains(&glad[0].as_str()) && tone::LOW_OPENERS.contains(&glad[1].as_str())
+        );
+        assert!(
+            tone::LOW_OPENERS.contains(&low[0].as_str()) && tone::GLAD_OPENERS.contains(&low[1].as_str())
+        );
     }
 
     #[test]

@@ -263,5 +263,5 @@ fn recommenders_never_repeat_and_back_off_to_popularity() {
 fn degradations_keep_the_example() {
     let e = examples(&trapped());
     let d = degrade(&e, &Degradation::ALL, &|_| None, Stream::new(3));
-    assert!(d.iter().filter(|d| d.level == 0).all(|d| e.iter().any(|e| e.reply == d.reply)));
+    assert!(d.iter().filter(|d| d.level == 0).all(|d| e.iter().any(|e| d.reply.ends_with(&e.reply))));
 }

@@ -193,6 +193,7 @@ fn scores(examples: &[Example], put: &mut Put<'_>) {
     let mean = |f: &dyn Fn(&Example) -> Option<f64>| Metric::mean(examples.iter().map(f));
     put("mean_reward".into(), mean(&|e| Some(e.reward.as_ref()?.total)));
     put("empathy_eval".into(), mean(&|e| e.empathy_eval));
+    put("epitome_eval".into(), mean(&|e| e.epitome_eval));
     put("critic_value".into(), mean(&|e| e.critic_value));
     put("kl".into(), mean(&|e| e.kl));
     let num = examples.iter().map(|e| e.kl.unwrap_or(0.0)).collect();

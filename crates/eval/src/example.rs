@@ -32,6 +32,9 @@ pub struct Example {
     pub reward: Option<Breakdown>,
     /// Score of the evaluation-only empathy scorer.
     pub empathy_eval: Option<f64>,
+    /// Nearness to the human reply's levels of empathy (EPITOME), evaluation-only scorer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epitome_eval: Option<f64>,
     /// Sum over the reply's tokens of log π − log π_ref, nats.
     pub kl: Option<f64>,
     /// Quality critic's overall value.
@@ -57,6 +60,7 @@ impl Example {
             unknown: n.unknown,
             reward: None,
             empathy_eval: None,
+            epitome_eval: None,
             kl: None,
             critic_value: None,
             seeker_emotion: None,

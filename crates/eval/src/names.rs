@@ -34,6 +34,9 @@ pub fn info(name: &str) -> Info {
         "mean_reward" => new(up, Scorer::Train, "composite reward a reply"),
         "empathy" => new(up, Scorer::Train, "fit of the reply's emotion, training scorer, 0..1"),
         "empathy_eval" => new(up, Scorer::Eval, "fit of the reply's emotion, evaluation-only scorer, 0..1"),
+        "epitome_eval" => {
+            new(up, Scorer::Eval, "nearness to the human reply's levels of empathy (EPITOME), 0..1")
+        }
         "empathy_plus_recommendation" => new(up, Scorer::Train, "sum of the means of both components"),
         "recommendation_accuracy" => {
             new(up, Scorer::None, "share of recommending turns whose reply names a labelled film")

@@ -19,6 +19,7 @@ fn example(i: u64, conversation: u64, text: &str, score: f64) -> Example {
         unknown: 0,
         reward: None,
         empathy_eval: Some(score),
+        epitome_eval: None,
         kl: None,
         critic_value: None,
         seeker_emotion: Some(if i < 6 { "curious" } else { "happy" }.into()),

@@ -37,26 +37,36 @@ pub struct Gate {
     function: FxHashSet<&'static str>,
 }
 
-/// Lower-case words, apostrophes dropped, other marks as blanks.
-fn words(text: &str) -> Vec<String> {
-    let plain: String = text
-        .chars()
-        .filter(|c| !matches!(c, '\'' | '\u{2019}'))
-        .flat_map(char::to_lowercase)
-        .map(|c| if c.is_alphanumeric() { c } else { ' ' })
-        .collect();
-    plain.split_whitespace().map(str::to_owned).collect()
+/// Lower case, apostrophes dropped, other marks as blanks.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '\u{2019}' => {}
+            c if c.is_ascii() => {
+                out.push(if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { ' ' });
+            }
+            c => out.extend(c.to_lowercase().map(|c| if c.is_alphanumeric() { c } else { ' ' })),
+        }
+    }
+    out
 }
 
-/// Share of the 4-grams of `own` that `turn` has, 0..1; of short texts, whether `turn` is the same.
-fn shared(own: &[String], turn: &[String]) -> f64 {
+/// Words of a plain text.
+fn words(plain: &str) -> Vec<&str> {
+    plain.split_whitespace().collect()
+}
+
+/// Whether most of the 4-grams of `own`, or a short text as a whole, are in the plain text `turn`.
+fn copied(own: &[&str], turn: &str) -> bool {
     if own.len() < 9 {
         // "Yes" after "Yes" is small talk, and a short question may well repeat the words that it asks about.
-        return if own.len() >= 3 && own == turn { 1.0 } else { 0.0 };
+        return own.len() >= 3 && turn.split_whitespace().eq(own.iter().copied());
     }
-    let theirs: FxHashSet<&[String]> = turn.windows(4).collect();
+    let turn = words(turn);
+    let theirs: FxHashSet<&[&str]> = turn.windows(4).collect();
     let hits = own.windows(4).filter(|g| theirs.contains(g)).count();
-    hits as f64 / (own.len() - 3) as f64
+    hits as f64 / (own.len() - 3) as f64 >= COPIED
 }
 
 impl Gate {
@@ -70,7 +80,8 @@ impl Gate {
     }
     /// Why the gate is closed to this reply, or `None`.
     pub fn closed(&self, r: &Reply<'_>) -> Option<&'static str> {
-        let own = words(r.text);
+        let text = plain(r.text);
+        let own = words(&text);
         if own.is_empty() {
             return Some("empty");
         }
@@ -89,11 +100,12 @@ impl Gate {
         {
             return Some("repeats itself");
         }
-        if r.context.iter().any(|u| shared(&own, &words(&u.text)) >= COPIED) {
+        if own.len() >= 3 && r.context.iter().any(|u| copied(&own, &plain(&u.text))) {
             return Some("copies the context");
         }
-        let rest = words(&self.without_titles(r.text));
-        let function = rest.iter().filter(|w| self.function.contains(w.as_str())).count();
+        let rest = plain(&self.without_titles(r.text));
+        let rest = words(&rest);
+        let function = rest.iter().filter(|w| self.function.contains(**w)).count();
         if rest.len() >= SENTENCE.0 && (function as f64) < SENTENCE.1 * rest.len() as f64 {
             return Some("a list of words");
         }

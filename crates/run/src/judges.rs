@@ -1,15 +1,19 @@
 //! Learned judges of replies over the run's encoders: embeddings and the critic's heads.
 
+use std::path::Path;
+
 use ecr_core::seam::Encoder as _;
-use ecr_core::{Error, Params, Result, Utterance, io};
+use ecr_core::{Error, Params, Result, Role, Utterance, io};
 use ecr_kernels::Engine;
 use ecr_models::Bert;
 use ecr_models::load::{load_model, resolve_model};
 use ecr_models::tokenizer::Tokenizer;
 use ecr_rewards::components::critic::Judge;
+use ecr_rewards::components::epitome::Levels;
 use ecr_rewards::components::relevance::Embed;
 
 use crate::measure::batches;
+use crate::rewarding::SCORER_FILE;
 use crate::scorers::{Scorer, model_dirs, pack};
 
 /// Tokens of one pass.
@@ -104,6 +108,49 @@ impl Judge for CriticHead {
             .collect::<Result<Vec<_>>>()?;
         let heads = self.scorer.outputs.len();
         Ok(self.scorer.score(&inputs)?.chunks(heads).map(|s| s[self.head]).collect())
+    }
+}
+
+/// A classifier of EPITOME's levels.
+pub struct LevelScorer {
+    scorer: Scorer,
+    max_len: usize,
+}
+
+impl LevelScorer {
+    /// The classifier in `dir`; a pair is cut to `max_len` tokens, from the seeker's turn.
+    ///
+    /// # Errors
+    /// Data: missing, damaged, or another kind of scorer.
+    pub fn load(dir: &Path, max_len: usize, engine: Engine) -> Result<Self> {
+        let hint = "train it: `ecr train empathy`";
+        if !dir.exists() {
+            return Err(Error::data(format!("read the classifier of empathy in {}", dir.display()))
+                .got("no such directory")
+                .hint(hint));
+        }
+        let scorer = Scorer::load(dir, SCORER_FILE, engine)?;
+        if scorer.outputs.len() != 9 {
+            return Err(Error::data(format!("read the classifier of empathy in {}", dir.display()))
+                .expected("nine outputs")
+                .got(scorer.outputs.len().to_string())
+                .hint(hint));
+        }
+        Ok(Self { scorer, max_len })
+    }
+}
+
+impl Levels for LevelScorer {
+    fn version(&self) -> String {
+        format!("levels {}, {} tokens", self.scorer.hash(), self.max_len)
+    }
+    fn levels(&mut self, pairs: &[(&str, &str)]) -> Result<Vec<[f64; 3]>> {
+        let said = |text: &str| [Utterance { role: Role::Seeker, text: text.to_owned() }];
+        let inputs = pairs
+            .iter()
+            .map(|(seeker, reply)| self.scorer.encode_pair(&said(seeker), reply, self.max_len))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(self.scorer.levels(&inputs)?.into_iter().map(|l| l.map(|p| p[1] + 2.0 * p[2])).collect())
     }
 }
 

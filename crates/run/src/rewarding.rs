@@ -12,6 +12,7 @@ use ecr_rewards::components::critic::Critic;
 use ecr_rewards::components::distinct::Distinct;
 use ecr_rewards::components::empathy::{Empathy, ResponseMap};
 use ecr_rewards::components::eos::Eos;
+use ecr_rewards::components::epitome::{Epitome, Target};
 use ecr_rewards::components::external::{self, External};
 use ecr_rewards::components::format::Format;
 use ecr_rewards::components::knowledge::Knowledge;
@@ -29,7 +30,7 @@ use serde_json::Value as Json;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::graph::Context;
-use crate::judges::{CriticHead, Embedder};
+use crate::judges::{CriticHead, Embedder, LevelScorer};
 use crate::scorers::{EmotionScorer, Scorer};
 use crate::world::World;
 
@@ -44,6 +45,20 @@ pub fn emotion(cx: &Context, name: &str) -> Result<EmotionScorer> {
 /// The evaluation-only empathy component.
 pub fn empathy_eval(cx: &Context) -> Result<Empathy> {
     Ok(Empathy::evaluate(Box::new(emotion(cx, "evaluate")?), ResponseMap::standard()))
+}
+
+/// The classifier of EPITOME's levels of this name (`train` or `evaluate`).
+fn levels(cx: &Context, name: &str) -> Result<LevelScorer> {
+    LevelScorer::load(&cx.dir.empathy(name), cx.config.empathy.max_length, cx.engine)
+}
+
+/// The evaluation-only component of EPITOME's levels, where `ecr train empathy` has left its classifier.
+pub fn epitome_eval(cx: &Context) -> Result<Option<Epitome>> {
+    if !cx.dir.empathy("evaluate").exists() {
+        return Ok(None);
+    }
+    let target = Target::parse(&cx.config.reward.epitome_target)?;
+    Ok(Some(Epitome::evaluate(Box::new(levels(cx, "evaluate")?), target)))
 }
 
 /// Components that are always built, and those that are only with a weight above 0.
@@ -69,6 +84,7 @@ fn weights(config: &Config) -> Result<Weights> {
         ("knowledge", r.knowledge),
         ("relevance", r.relevance),
         ("critic", r.critic),
+        ("epitome", r.epitome),
         ("external", r.external),
     ]
     .map(|(n, w)| (n.to_string(), w))
@@ -122,6 +138,9 @@ fn component(
         "critic" => {
             let critic = Scorer::load(&cx.dir.critic(), crate::stages::CRITIC_FILE, cx.engine)?;
             Box::new(Critic(Box::new(CriticHead::new(critic, &r.critic_head, cx.config.critic.max_length)?)))
+        }
+        "epitome" => {
+            Box::new(Epitome::train(Box::new(levels(cx, "train")?), Target::parse(&r.epitome_target)?))
         }
         "external" => Box::new(External::new(external_settings(&cx.config)?)?),
         other => match own::find(other) {
@@ -192,7 +211,7 @@ pub fn composite_with(
     for name in ALWAYS.into_iter().chain(optional) {
         let c = component(name, cx, world, hints, &mut scorer)?;
         // What runs a model is worth looking up.
-        let expensive = ["empathy", "relevance", "critic"].contains(&name);
+        let expensive = ["empathy", "relevance", "critic", "epitome"].contains(&name);
         components.push(match &cache {
             Some(store) if expensive => {
                 let arithmetic = format!("{} on {}", cx.engine.name(), crate::graph::cpu_kind());

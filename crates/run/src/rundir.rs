@@ -37,6 +37,10 @@ impl RunDir {
     pub fn emotion(&self, scorer: &str) -> PathBuf {
         self.join("emotion").join(scorer)
     }
+    /// `empathy/SCORER/`: classifiers of EPITOME's levels.
+    pub fn empathy(&self, scorer: &str) -> PathBuf {
+        self.join("empathy").join(scorer)
+    }
     /// `critic_pretrained/`.
     pub fn critic(&self) -> PathBuf {
         self.join("critic_pretrained")

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ecr_algos::{classify, critic};
+use ecr_algos::{classify, critic, levels};
 use ecr_core::seam::{Emotion, EmotionDistribution, Encoder as _};
 use ecr_core::{Error, Layout, Packed, Params, Result, Stream, Utterance, io};
 use ecr_kernels::Engine;
@@ -146,6 +146,18 @@ impl Scorer {
         let mut out = Vec::new();
         for range in batches(&inputs.iter().map(Vec::len).collect::<Vec<_>>(), BUDGET) {
             out.extend(classify::predict(&mut self.bert, &self.params, &self.head, &pack(&inputs[range]))?);
+        }
+        Ok(out)
+    }
+    /// Probabilities of EPITOME's levels, `[inputs, mechanisms, levels]`.
+    pub fn levels(&mut self, inputs: &[PairInput]) -> Result<Vec<[[f64; 3]; 3]>> {
+        let mut out = Vec::new();
+        for range in batches(&inputs.iter().map(|i| i.tokens.len()).collect::<Vec<_>>(), BUDGET) {
+            let batch = pack_pairs(&inputs[range]);
+            let p = levels::predict(&mut self.bert, &self.params, &self.head, &batch, 3)?;
+            out.extend(
+                p.chunks_exact(9).map(|p| std::array::from_fn(|m| std::array::from_fn(|l| p[3 * m + l]))),
+            );
         }
         Ok(out)
     }

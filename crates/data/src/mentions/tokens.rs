@@ -14,6 +14,9 @@ pub(super) struct Token {
 }
 
 fn fold(c: char, out: &mut String) {
+    if c.is_ascii() {
+        return out.push(c.to_ascii_lowercase());
+    }
     let base = match c {
         'à'..='å' | 'À'..='Å' => "a",
         'æ' | 'Æ' => "ae",

@@ -197,6 +197,14 @@ impl HttpJudge {
             400 | 413 | 422 => {
                 Err(Fault::Refused(format!("status {status}: {}", self.excerpt(&mut response))))
             }
+            // `llama_cpp.server` answers so when it does not know a kind of constraint, and names the field.
+            500 if constraint != Constraint::None
+                && !self.proven.load(Ordering::Relaxed)
+                && self.excerpt(&mut response).contains("response_format") =>
+            {
+                self.constraint.fetch_max(constraint as u8 + 1, Ordering::Relaxed);
+                Err(passing("status 500 to a constrained request"))
+            }
             _ => {
                 let wait = retry_after(&response);
                 Err(Fault::Passing { why: format!("status {status}"), wait })

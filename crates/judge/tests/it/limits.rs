@@ -137,16 +137,20 @@ fn redirects_are_refused_and_keys_are_never_repeated() {
 
 #[test]
 fn a_server_without_schemas_is_asked_without() {
-    let mock = Mock::start(Box::new(|body, _| match body["response_format"]["type"].as_str() {
-        Some(_) => Plan::Raw(response("400 Bad Request", "", "{\"error\": \"response_format\"}")),
-        None => Plan::Say(answer(&truth(&response_of(body)))),
-    }));
-    let j = judge(&mock, 5000);
     let items = prepare(items(20), &catalogue(), "mock").unwrap();
     let o = Options { concurrency: 1, ..plain() };
-    let r = score(&items, &j, &Scratch::new("downgrade").journal(), &o, &|_| ()).unwrap();
-    assert!(r.folded.ends.values().all(|e| e.status == Status::Scored));
-    assert_eq!((j.constraint(), r.requests), (Constraint::None, 22));
+    // `llama_cpp.server` answers with 500.
+    for status in ["400 Bad Request", "500 Internal Server Error"] {
+        let mock = Mock::start(Box::new(move |body, _| match body["response_format"]["type"].as_str() {
+            Some(_) => Plan::Raw(response(status, "", "{\"error\": \"response_format\"}")),
+            None => Plan::Say(answer(&truth(&response_of(body)))),
+        }));
+        let j = judge(&mock, 5000);
+        let dir = Scratch::new(&format!("downgrade-{}", &status[..3]));
+        let r = score(&items, &j, &dir.journal(), &o, &|_| ()).unwrap();
+        assert!(r.folded.ends.values().all(|e| e.status == Status::Scored));
+        assert_eq!((j.constraint(), r.requests), (Constraint::None, 22));
+    }
     // One question that is refused, by a server that has answered others, is no matter of form.
     let mock = Mock::start(Box::new(|body, _| {
         let reply = response_of(body);

@@ -5,6 +5,7 @@ pub mod critic;
 pub mod distinct;
 pub mod empathy;
 pub mod eos;
+pub mod epitome;
 pub mod external;
 pub mod format;
 pub mod knowledge;

@@ -165,6 +165,7 @@ impl Layers {
             ("sft.learning_rate", c.sft.learning_rate),
             ("emotion.learning_rate", c.emotion.learning_rate),
             ("critic.learning_rate", c.critic.learning_rate),
+            ("empathy.learning_rate", c.empathy.learning_rate),
             ("value.learning_rate", c.value.learning_rate),
             ("ppo.temperature", c.ppo.temperature),
             ("ppo.max_grad_norm", c.ppo.max_grad_norm),
@@ -181,6 +182,7 @@ impl Layers {
             ("eval.batch", c.eval.batch),
             ("sft.batch_size", c.sft.batch_size),
             ("critic.batch_size", c.critic.batch_size),
+            ("empathy.batch_size", c.empathy.batch_size),
             ("policy.num_layers", c.policy.num_layers),
             ("value.rollouts", c.value.rollouts),
             ("eval.resamples", c.eval.resamples),
@@ -214,6 +216,12 @@ impl Layers {
         }
         if !["test", "valid"].contains(&c.eval.split.as_str()) {
             return fail("eval.split", "\"test\" or \"valid\"");
+        }
+        if !["match", "at_least", "max"].contains(&c.reward.epitome_target.as_str()) {
+            return fail("reward.epitome_target", "\"match\", \"at_least\" or \"max\"");
+        }
+        if !(0.0..=1.0).contains(&c.empathy.balance) {
+            return fail("empathy.balance", "a number from 0 to 1");
         }
         if !["none", "inverse"].contains(&c.emotion.class_weights.as_str()) {
             return fail("emotion.class_weights", "\"none\" or \"inverse\"");

@@ -48,6 +48,8 @@ pub struct Config {
     pub encoder: Encoder,
     /// Emotion classifiers.
     pub emotion: Emotion,
+    /// Classifiers of EPITOME's levels.
+    pub empathy: Empathy,
     /// Emotions of the record files.
     pub label: Label,
     /// Quality critic.
@@ -222,6 +224,23 @@ section! {
     }
 }
 section! {
+    /// Classifiers of EPITOME's levels of empathy (`ecr train empathy`).
+    Empathy {
+        /// Peak learning rate; the head's is ten times that.
+        learning_rate: f64 = 1e-4,
+        /// Replies a step.
+        batch_size: usize = 16,
+        /// Tokens of one forward pass; does not change results.
+        micro_batch_tokens: usize = 4096,
+        /// Passes over the data.
+        epochs: u64 = 4,
+        /// Longest input, tokens; the seeker's post is cut from the left, the reply never.
+        max_length: usize = 128,
+        /// Rarer levels count more, by their frequency to the power of minus this; 0 = all alike, 1 = levels alike.
+        balance: f64 = 0.5,
+    }
+}
+section! {
     /// Emotions of the record files.
     Label {
         /// Splits whose records get emotions: `all`, `off`, names with commas, or `auto`: all of the demo, `valid,test`
@@ -329,6 +348,8 @@ section! {
         relevance: f64 = 0.0,
         /// The critic's head `critic_head`.
         critic: f64 = 0.0,
+        /// EPITOME's levels of empathy, beside those of the human reply (needs `ecr train empathy`).
+        epitome: f64 = 0.0,
         /// The score of `external_command`.
         external: f64 = 0.0,
         /// Weights of one's own components, e.g. `["safety 0.5"]`.
@@ -341,6 +362,8 @@ section! {
         relevance_model: String = "all-minilm-l6-v2".into(),
         /// Head for `critic`.
         critic_head: String = "overall".into(),
+        /// For `epitome`: `match` the human reply's levels, reach `at_least` them, or `max`.
+        epitome_target: String = "match".into(),
         /// Program and arguments for `external`; it reads and writes JSON lines.
         external_command: Vec<String> = Vec::new(),
         /// Least score of `external`.

@@ -23,7 +23,7 @@ use crate::scorers::{PairInput, Scorer, pack_pairs};
 /// Most rated rows of a part that the critic is measured on, seeded.
 const RATED: usize = 1500;
 /// Most groups of each degradation that it is measured on, seeded.
-const GROUPS: usize = 30;
+const GROUPS: usize = 60;
 
 pub(super) struct Critic;
 

@@ -19,7 +19,7 @@ use crate::graph::{Context, Stage};
 use crate::lm::Lm;
 use crate::measure::{Nll, mean_nll, nll, response_logp};
 use crate::prompting::Window;
-use crate::rewarding::{composite, emotion, empathy_eval, reply};
+use crate::rewarding::{composite, emotion, empathy_eval, epitome_eval, reply};
 use crate::rundir::RunDir;
 use crate::scorers::Scorer;
 use crate::world::{Choices, World};
@@ -60,6 +60,8 @@ impl Stage for Eval {
         for name in super::models(dir) {
             files.extend([dir.model(name), model_dir(c, dir, name)]);
         }
+        // Optional: a run without it stays as it was.
+        files.extend(Some(dir.join("empathy")).filter(|d| d.exists()));
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {
@@ -170,6 +172,10 @@ fn measure(
         breakdowns.extend(reward.score(part)?);
     }
     let twin = empathy_eval(cx)?.score(&replies)?;
+    let levels = match epitome_eval(cx)? {
+        Some(mut c) => c.score(&replies)?,
+        None => vec![None; replies.len()],
+    };
     let feelings = seeker_emotions(cx, prompts)?;
     let mut critic = Scorer::load(&cx.dir.critic(), CRITIC_FILE, cx.engine)?;
     let inputs = prompts
@@ -193,6 +199,7 @@ fn measure(
         let mut e = Example::new(&world.catalogue, r, u64::from(prompts[i].0.conv_id));
         e.reward = Some(breakdowns[i].clone());
         e.empathy_eval = twin[i];
+        e.epitome_eval = levels[i];
         e.seeker_emotion.clone_from(&feelings[i]);
         e.kl = Some(own[i] - base[i]);
         e.critic_value = Some(values[i]);

@@ -4,6 +4,7 @@ mod compare;
 mod critic;
 mod dpo;
 mod emotion;
+mod empathy;
 mod eval;
 mod group;
 mod label;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
     vec![
         Box::new(prepare::Prepare),
         Box::new(emotion::Emotion),
+        Box::new(empathy::Empathy),
         Box::new(label::Label),
         Box::new(critic::Critic),
         Box::new(sft::Sft),

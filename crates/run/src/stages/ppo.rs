@@ -83,6 +83,9 @@ impl Stage for Ppo {
         if c.select.every > 0 {
             files.push(dir.emotion("evaluate"));
         }
+        if c.reward.epitome != 0.0 {
+            files.push(dir.empathy("train"));
+        }
         files
     }
     fn outputs(&self, dir: &RunDir) -> Vec<PathBuf> {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ecr_core::{Error, Result, io};
+use ecr_core::{Error, Result, Stream, io};
 use ecr_data::catalogue::Catalogue;
 use ecr_data::critic_rows::{self, CriticRow};
 use ecr_data::degradations::{Degradation, degrade};
@@ -14,6 +14,7 @@ use ecr_data::recommend::{Cooccurrence, Interactions};
 use ecr_data::records::{RecordOptions, split_examples, to_jsonl};
 use ecr_data::redial::{Corpus, Dialogue, ImportOptions, Split, check_limit, import, import_bytes};
 use ecr_data::satisfaction::{self, TextIndex};
+use ecr_data::tone::{self, Tone};
 use ecr_data::{aspects, demo, records};
 use ecr_models::chat::PLAIN_SPECIALS;
 use ecr_models::tokenizer::Tokenizer;
@@ -27,6 +28,8 @@ use crate::rundir::RunDir;
 const DEMO_RATED: f64 = 0.5;
 /// Share of conversations held out, for validating the critic and again for reporting on it.
 const HELD_OUT: f64 = 0.15;
+/// Most replies to seekers of one tone that get a wrong emotion.
+const TONES: usize = 1000;
 
 pub(super) struct Prepare;
 
@@ -165,12 +168,14 @@ fn write_critic_rows(
     let examples = split_examples(corpus, Split::Train);
     let few: Vec<records::Example> = examples.iter().step_by(if demo { 4 } else { 8 }).cloned().collect();
     let (stream, titles) = (cx.stream.child("degradations"), |i| catalogue.name(i).map(str::to_string));
-    let by_degrees: Vec<Degradation> =
-        Degradation::ALL.into_iter().filter(|k| *k != Degradation::RejectedItem).collect();
+    let rare = [Degradation::RejectedItem, Degradation::WrongEmotion];
+    let by_degrees: Vec<Degradation> = Degradation::ALL.into_iter().filter(|k| !rare.contains(k)).collect();
     rows.extend(degrade(&few, &by_degrees, &titles, stream).iter().map(CriticRow::from));
     // Few replies come after a film was turned down: all of them.
     let spoilt = degrade(&examples, &[Degradation::RejectedItem], &titles, stream);
     rows.extend(spoilt.iter().map(CriticRow::from));
+    let toned = plain_tones(examples, stream);
+    rows.extend(degrade(&toned, &[Degradation::WrongEmotion], &titles, stream).iter().map(CriticRow::from));
     let (rest, test) = critic_rows::split(rows, HELD_OUT, cx.stream.child("critic test"));
     let (train_rows, valid) = critic_rows::split(rest, HELD_OUT, cx.stream.child("critic valid"));
     for (name, rows) in [("train", &train_rows), ("valid", &valid), ("test", &test)] {
@@ -178,6 +183,28 @@ fn write_critic_rows(
         cx.note(&format!("critic_rows_{name}"), rows.len());
     }
     Ok(())
+}
+
+/// Examples after a seeker who plainly sounds glad, and as many after one who sounds low, at most [`TONES`] each: with
+/// more of one, its opposite would be the wrong answer whatever the seeker says.
+fn plain_tones(examples: Vec<records::Example>, stream: Stream) -> Vec<records::Example> {
+    let (mut glad, mut low) = (Vec::new(), Vec::new());
+    for e in examples {
+        match tone::seeker(&e.context) {
+            Some(Tone::Glad) => glad.push(e),
+            Some(Tone::Low) => low.push(e),
+            None => {}
+        }
+    }
+    let n = glad.len().min(low.len()).min(TONES);
+    let mut out = Vec::with_capacity(2 * n);
+    for (name, mut some) in [("glad", glad), ("low", low)] {
+        stream.child(name).rng().shuffle(&mut some);
+        some.truncate(n);
+        some.sort_by_key(|e| (e.conv_id, e.turn_idx));
+        out.extend(some);
+    }
+    out
 }
 
 /// Rows of AB-ReDial, under the conversation names that the other rows bear.
