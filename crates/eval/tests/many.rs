@@ -51,7 +51,7 @@ fn noise(name: &str, s: u64, i: u64) -> f64 {
 }
 
 /// Twelve prompts, three models: `high` is better by .3 everywhere, `mixed` wins four of twelve and ties four.
-fn three() -> Many {
+fn three(metrics: &[&str]) -> Many {
     let base = |i: u64| 0.1 * (i % 5) as f64;
     let mixed = |i: u64| {
         base(i)
@@ -66,12 +66,13 @@ fn three() -> Many {
         entry("high", vec![run("b", 12, 1, |i| base(i) + 0.3)]),
         entry("mixed", vec![run("c", 12, 1, mixed)]),
     ];
-    compare_many(entries, &options(4000)).unwrap()
+    let metrics = metrics.iter().map(|m| m.to_string()).collect();
+    compare_many(entries, &Options { metrics, ..options(4000) }).unwrap()
 }
 
 #[test]
 fn one_run_each_by_hand() {
-    let c = three().comparison;
+    let c = three(&["empathy_eval"]).comparison;
     let rows = &c.metrics["empathy_eval"].against_reference;
     let (high, mixed) = (&rows[0], &rows[1]);
     assert!((high.estimate.diff - 0.3).abs() < 1e-12 && high.estimate.p == 0.0 && high.n == 12);
@@ -98,7 +99,10 @@ fn one_run_each_by_hand() {
 
 #[test]
 fn groups_by_hand() {
-    let c = three().comparison;
+    let only = three(&["empathy_eval"]).comparison.breakdown;
+    assert!(only.iter().all(|g| g.metrics.keys().all(|m| m == "empathy_eval")), "what was not asked for");
+    assert!(three(&["length"]).comparison.breakdown.is_empty());
+    let c = three(&["empathy_eval", "recommendation_accuracy"]).comparison;
     let group = |by: &str, name: &str| c.breakdown.iter().find(|g| g.by == by && g.name == name).unwrap();
     let curious = group("emotion", "curious");
     // Prompts 0 to 5: 0, .1, .2, .3, .4, 0.

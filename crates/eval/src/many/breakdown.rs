@@ -40,8 +40,12 @@ pub struct Group {
     pub metrics: BTreeMap<String, Vec<Part>>,
 }
 
-/// All groups; p-values are corrected over the whole breakdown.
-pub(super) fn groups(entries: &[Entry], design: &Design) -> Vec<Group> {
+/// All groups, in those metrics of the breakdown that are wanted; p-values are corrected over the whole breakdown.
+pub(super) fn groups(entries: &[Entry], design: &Design, wanted: &[&str]) -> Vec<Group> {
+    let names: Vec<&str> = BREAKDOWN.into_iter().filter(|n| wanted.contains(n)).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
     let examples = &entries[0].runs[0].evaluation.run.examples;
     let mut out = Vec::new();
     let by_emotion = keys(examples, |e| e.seeker_emotion.clone());
@@ -50,7 +54,7 @@ pub(super) fn groups(entries: &[Entry], design: &Design) -> Vec<Group> {
     });
     for (by, groups) in [("turn", by_turn), ("emotion", by_emotion)] {
         for (name, keep) in groups {
-            out.push(group(entries, design, by, name, &keep));
+            out.push(group(entries, design, by, name, &keep, &names));
         }
     }
     correct(
@@ -73,7 +77,7 @@ fn keys(examples: &[Example], key: impl Fn(&Example) -> Option<String>) -> BTree
     out
 }
 
-fn group(entries: &[Entry], design: &Design, by: &str, name: String, keep: &[bool]) -> Group {
+fn group(entries: &[Entry], design: &Design, by: &str, name: String, keep: &[bool], names: &[&str]) -> Group {
     let examples = &entries[0].runs[0].evaluation.run.examples;
     let mut ids: Vec<u64> =
         examples.iter().zip(keep).filter(|(_, k)| **k).map(|(e, _)| e.conversation).collect();
@@ -84,7 +88,7 @@ fn group(entries: &[Entry], design: &Design, by: &str, name: String, keep: &[boo
     if ids.len() < LEAST {
         return g;
     }
-    for name in BREAKDOWN {
+    for &name in names {
         let table = design
             .table(entries, Units::Replies, Some(ids.len()), |r| metric(&r.evaluation, name)?.1.within(keep));
         let part = |i: usize| {
@@ -96,7 +100,7 @@ fn group(entries: &[Entry], design: &Design, by: &str, name: String, keep: &[boo
         };
         let parts: Vec<Part> = (0..entries.len()).filter_map(part).collect();
         if !parts.is_empty() {
-            g.metrics.insert(name.into(), parts);
+            g.metrics.insert(name.to_owned(), parts);
         }
     }
     g

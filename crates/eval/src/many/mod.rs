@@ -47,7 +47,7 @@ pub const METRICS: [&str; 16] = [
     "critic_value",
 ];
 
-/// Metrics of the breakdown.
+/// Metrics of the breakdown, those of them that are compared.
 pub const BREAKDOWN: [&str; 4] = ["mean_reward", "empathy", "empathy_eval", "recommendation_accuracy"];
 
 /// The scorer of win rates: no training ever saw it.
@@ -199,7 +199,7 @@ pub fn compare_many(mut entries: Vec<Entry>, options: &Options) -> Result<Many> 
     } else {
         options.metrics.iter().map(String::as_str).collect()
     };
-    for name in wanted {
+    for &name in &wanted {
         let known = entries.iter().flat_map(|e| &e.runs).find_map(|r| metric(&r.evaluation, name));
         match known {
             Some((units, _)) => {
@@ -232,7 +232,7 @@ pub fn compare_many(mut entries: Vec<Entry>, options: &Options) -> Result<Many> 
         metrics,
         judge: judged.then(|| JUDGE.to_owned()),
         wins,
-        breakdown: breakdown::groups(&entries, &design),
+        breakdown: breakdown::groups(&entries, &design, &wanted),
     };
     let json = serde_json::to_string_pretty(&comparison)
         .map_err(|e| Error::internal("write comparison_all.json").got(e.to_string()))?;

@@ -187,7 +187,7 @@ fn how_to_read(s: &mut String, c: &ComparisonAll) -> std::fmt::Result {
         s,
         "- effect d: difference over the standard deviation of single replies (.2 small, .5 medium, .8 large). \
          detectable: the smallest true difference that an uncorrected test on this much data finds four times in five; \
-         a smaller one is as likely to be missed."
+         a smaller one is missed more often than that."
     )?;
     writeln!(
         s,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::study::Outcome;
+use super::study::{MEAN_REWARD, Outcome};
 use super::training::Curve;
 
 pub(super) fn render(o: &Outcome, runs: usize) -> String {
@@ -38,6 +38,12 @@ fn head(s: &mut String, o: &Outcome, runs: usize) -> std::fmt::Result {
         let set: Vec<String> = v.set.iter().map(|x| format!("`{x}`")).collect();
         let set = if set.is_empty() { "as the base".into() } else { set.join(", ") };
         writeln!(s, "- {}: {set}; compared: {}", v.name, spec.stages_of(v).join(", "))?;
+    }
+    if spec.metrics.is_empty() && !o.comparison.metrics.contains_key(MEAN_REWARD) {
+        writeln!(
+            s,
+            "\n`{MEAN_REWARD}` is left out: the variants' rewards differ, so it is not one quantity."
+        )?;
     }
     writeln!(s)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ecr_core::io::{self, DirLock};
 use ecr_core::{Error, Result, Stream};
 use ecr_eval::Bootstrap;
-use ecr_eval::many::{ComparisonAll, Entry, Options, compare_many};
+use ecr_eval::many::{ComparisonAll, Entry, METRICS, Options, compare_many};
 use serde::Serialize;
 
 use super::entries::{add, model_of};
@@ -20,6 +20,9 @@ use crate::stages::{self, REPLIES_FILE};
 
 /// Name of the model that all others are held against: the baseline of the first variant.
 pub(super) const REFERENCE: &str = "baseline";
+
+/// The metric whose meaning depends on a run's settings.
+pub(super) const MEAN_REWARD: &str = "mean_reward";
 
 /// An experiment with its name and what the command line sets over it.
 #[derive(Debug, Clone)]
@@ -96,6 +99,7 @@ impl Study {
                     .hint("put such settings into the experiment's own `set`"));
             }
         }
+        self.metrics()?;
         let _lock = if plan.dry_run { None } else { Some(DirLock::acquire(root)?) };
         let dirs: Vec<(u64, &Variant)> =
             spec.seeds.iter().flat_map(|&s| spec.variants.iter().map(move |v| (s, v))).collect();
@@ -110,6 +114,29 @@ impl Study {
             return Ok(None);
         }
         self.compare(root, &donors).map(Some)
+    }
+    /// Metrics to compare; empty = the usual ones. The mean reward is one quantity only where all variants have one reward.
+    fn metrics(&self) -> Result<Vec<String>> {
+        let spec = &self.spec;
+        let reward = |v: &Variant| -> Result<_> {
+            let mut r = serde_json::json!(spec.layers(v, spec.seeds[0], &self.over)?.config()?.reward);
+            r["cache"].take();
+            Ok(r)
+        };
+        let rewards = spec.variants.iter().map(reward).collect::<Result<Vec<_>>>()?;
+        let Some(other) = rewards.iter().position(|r| *r != rewards[0]) else {
+            return Ok(spec.metrics.clone());
+        };
+        if spec.metrics.iter().any(|m| m == MEAN_REWARD) {
+            let (a, b) = (&spec.variants[0].name, &spec.variants[other].name);
+            return Err(Error::config(format!("compare the mean reward of {b} with that of {a}"))
+                .expected("one reward, to be compared")
+                .got("other settings of `reward`")
+                .files("nothing was changed")
+                .hint("leave mean_reward out of the experiment's metrics"));
+        }
+        let usual = || METRICS.into_iter().filter(|m| *m != MEAN_REWARD).map(String::from).collect();
+        Ok(if spec.metrics.is_empty() { usual() } else { spec.metrics.clone() })
     }
     fn compare(&self, root: &Path, dirs: &[PathBuf]) -> Result<Outcome> {
         let spec = &self.spec;
@@ -144,7 +171,7 @@ impl Study {
             resamples: config.eval.resamples,
             stream: Stream::new(config.run.seed).child("experiment"),
         };
-        let all = compare_many(entries, &Options { metrics: spec.metrics.clone(), bootstrap })?;
+        let all = compare_many(entries, &Options { metrics: self.metrics()?, bootstrap })?;
         let expectations =
             spec.expectations()?.iter().map(|e| e.check(&all.comparison)).collect::<Result<Vec<_>>>()?;
         let mut outcome = Outcome {
