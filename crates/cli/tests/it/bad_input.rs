@@ -34,7 +34,7 @@ fn configuration_mistakes_name_file_line_and_neighbour() {
     fails(&["run", "demmo"], 2, &["demmo", "demo"]);
     fails(&["run", "smoke", "--set", "ppo.stpes=1"], 2, &["did you mean ppo.steps?"]);
     fails(&["run", "smoke", "--from", "eval", "--to", "sft"], 2, &["--from before --to"]);
-    fails(&["run", "smoke", "--from", "evaluate"], 2, &["prepare, emotion, label, critic"]);
+    fails(&["run", "smoke", "--from", "evaluate"], 2, &["prepare, emotion, empathy, label, critic"]);
     fails(&["frobnicate"], 2, &["frobnicate"]);
 }
 
