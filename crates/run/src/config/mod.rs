@@ -29,7 +29,6 @@ pub const PATHS: &[&str] = &[
     "eval.baseline_path",
     "eval.rl_enhanced_path",
     "preferences.path",
-    "preferences.path",
 ];
 
 /// The whole configuration.
